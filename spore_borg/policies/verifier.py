@@ -1,0 +1,103 @@
+"""What this node owes the mesh now: probes, openings, reveals, jury service, announcements.
+
+Pure: reads a view, returns duties in the order of their urgency.
+Source: PROTOCOL §4; spec/40-verification.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spore_borg.limits import REANNOUNCEMENTS_MAX
+from spore_borg.records.cid import Cid
+from spore_borg.views import evidence as ev
+from spore_borg.views import verdicts
+from spore_borg.views.draw import Probe
+from spore_borg.views.reduce import View
+from spore_borg.views.verdicts import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Something to do on one claim.
+
+    Attributes:
+        what: open, reveal, jury, probe, shadow or announce.
+        claim: the record that asked for verification; experiment: what is verified.
+        probe: for probe, shadow and jury: what to recompute.
+        named: for jury: what the dispute is about.
+    """
+
+    what: str
+    claim: Cid
+    experiment: Cid
+    probe: Probe = Probe((), ())
+    named: ev.Named | None = None
+
+
+ORDER = ("open", "reveal", "jury", "probe", "announce", "shadow")
+
+
+def duties(view: View, me: bytes) -> list[Duty]:
+    """All that this node may or must do, most urgent first, then oldest first."""
+    trusted = view.ledger.trust
+    found = [duty for claim in view.pending for duty in _on_claim(claim, me, trusted)]
+    found += [
+        Duty("announce", c.target.cid, c.target.cid) for c in view.claims.values() if _again(view, c, me)
+    ]
+    return sorted(found, key=lambda duty: (ORDER.index(duty.what), view.ack.get(duty.claim, 0), duty.claim))
+
+
+def _on_claim(claim: Claim, me: bytes, trusted: dict[bytes, int]) -> list[Duty]:
+    if claim.author == me:
+        mine = any(record.author == me for _, record in claim.openings)
+        return [Duty("open", claim.cid, claim.target.cid)] if claim.stage == "committed" and not mine else []
+    if claim.stage == "dispute" and claim.named is not None:
+        return _jury(claim, me, trusted)
+    if claim.stage == "opened":
+        item = claim.evidence.get(me)
+        listed = (
+            claim.opening is not None and item is not None and item.commit.cid in claim.opening.body.commits
+        )
+        if listed and item is not None and item.reveal is None:
+            return [Duty("reveal", claim.cid, claim.target.cid)]
+    if claim.stage == "drawn" and me not in claim.evidence:
+        if me in claim.probes:
+            return [Duty("probe", claim.cid, claim.target.cid, claim.probes[me])]
+        if me in claim.shadows and not trusted.get(me):
+            return [Duty("shadow", claim.cid, claim.target.cid, claim.shadows[me])]
+    return []
+
+
+def _jury(claim: Claim, me: bytes, trusted: dict[bytes, int]) -> list[Duty]:
+    assert claim.named is not None, "checked by the caller"
+    if claim.has_named(me) or not trusted.get(me):
+        return []
+    if me in claim.jury:
+        return [Duty("reveal", claim.cid, claim.target.cid, named=claim.named)]
+    tier, number = claim.named
+    if tier == ev.REPLAY:
+        if me not in claim.twins:
+            return []
+        probe = Probe((), ((number, 1),))
+    else:
+        probe = Probe((number,) if tier == ev.OUTCOME else (0,), ())
+    return [Duty("jury", claim.cid, claim.target.cid, probe, claim.named)]
+
+
+def _again(view: View, claim: Claim, me: bytes) -> bool:
+    """Whether an own claim without a verdict should be announced again: somebody awake can verify it now."""
+    if claim.author != me or claim.announced >= REANNOUNCEMENTS_MAX or claim.target.body.metric is None:
+        return False
+    if claim.verdict not in (verdicts.VOID, verdicts.SOLO) or claim.round_settled is None:
+        return False
+    others = [who for who in view.ledger.trust if who != me and view.is_live(who)]
+    if not others or view.round - claim.round_settled < 1 << min(claim.announced, 6):
+        return False
+    return claim.verdict == verdicts.VOID or matters(view, claim)
+
+
+def matters(view: View, claim: Claim) -> bool:
+    """Whether a solo result is worth verifying now: it is a step of the solo frontier, or the mesh has none."""
+    frontier = view.solo.get((claim.target.body.task, claim.body.family))
+    return frontier is not None and any(step.cid == claim.target.cid for step in frontier.steps)

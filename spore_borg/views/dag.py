@@ -1,0 +1,94 @@
+"""The set of records as a graph: closed, ordered, and who has seen what when.
+
+Only records whose whole past is in the set count, so an incomplete set folds to a prefix of the truth.
+Source: PROTOCOL, acknowledgement; spec/20-views.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from spore_borg.records.cid import Cid
+from spore_borg.records.envelope import Record
+
+
+class Dag:
+    """Records by topological position.
+
+    Attributes:
+        records: in an order in which every record follows its past (which order does not matter to any view).
+        index: cid → position.
+        past: position → positions named as seen.
+        seals: epoch → author → position of that author's seal (the smallest cid if there are two).
+        forks: pairs of positions with the same author and seq.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.records: list[Record] = []
+        self.index: dict[Cid, int] = {}
+        self.past: list[tuple[int, ...]] = []
+        self.seals: dict[int, dict[bytes, int]] = defaultdict(dict)
+        self.forks: list[tuple[int, int]] = []
+        self._at: dict[tuple[bytes, int], int] = {}
+        self._waiting: dict[Cid, list[Record]] = defaultdict(list)
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Take one record, and every record that waited for it."""
+        ready = [record]
+        while ready:
+            candidate = ready.pop()
+            if candidate.cid in self.index:
+                continue
+            missing = next((cid for cid in candidate.past() if cid not in self.index), None)
+            if missing is not None:
+                self._waiting[missing].append(candidate)
+            elif self._fits(candidate):
+                self._place(candidate)
+                ready += self._waiting.pop(candidate.cid, ())
+
+    def _fits(self, record: Record) -> bool:
+        """The rules of admission once more, so that a view never depends on who admitted a record."""
+        if any(self.records[self.index[cid]].epoch > record.epoch for cid in record.past()):
+            return False
+        if record.prev is None:
+            return record.seq == 0
+        before = self.records[self.index[record.prev]]
+        return before.author == record.author and before.seq + 1 == record.seq
+
+    def _place(self, record: Record) -> None:
+        position = len(self.records)
+        self.index[record.cid] = position
+        self.records.append(record)
+        self.past.append(tuple(self.index[cid] for cid in record.past()))
+        other = self._at.setdefault((record.author, record.seq), position)
+        if other != position:
+            self.forks.append((other, position))
+        if record.kind == "seal":
+            here = self.seals[record.epoch]
+            if record.author not in here or record.cid < self.records[here[record.author]].cid:
+                here[record.author] = position
+
+
+class Reach:
+    """What one author's seals have seen so far: grows by each seal, each record is visited once."""
+
+    def __init__(self, dag: Dag) -> None:
+        self._dag = dag
+        self.seen: set[int] = set()
+
+    def extend(self, seal: int) -> list[int]:
+        """Mark the past of a seal, and the seal; returns what is new."""
+        if seal in self.seen:
+            return []
+        fresh, stack = [seal], [seal]
+        self.seen.add(seal)
+        while stack:
+            for position in self._dag.past[stack.pop()]:
+                if position not in self.seen:
+                    self.seen.add(position)
+                    fresh.append(position)
+                    stack.append(position)
+        return fresh

@@ -1,0 +1,124 @@
+"""From opened evidence to pass or fail: nobody's opinion enters.
+
+Source: PROTOCOL §4; spec/40-verification.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from spore_borg.records import merkle
+from spore_borg.records.bodies import AttestReveal, Experiment, Open, Task
+from spore_borg.records.canonical import encode
+from spore_borg.views.draw import Probe
+
+WEIGHTS, OUTCOME, REPLAY = 0, 1, 2  # what a dispute can be about: the weights file, a block, a segment
+CLEAR_PPM = 1_000  # relative error up to which a jury's block clears the author (1e-3)
+FRAUD_PPM = 10_000  # … and from which on it convicts (1e-2)
+
+Named = tuple[int, int]
+
+
+def digest(author: bytes, reveal: AttestReveal) -> bytes:
+    """What ``attest_commit`` holds: bound to the verifier's key, so it cannot be copied."""
+    evidence = [reveal.target, reveal.params, list(reveal.losses), list(reveal.segments)]
+    return hashlib.sha256(b"spore-borg/evidence\0" + author + reveal.nonce + encode(evidence)).digest()
+
+
+def opening_fault(claim: Experiment, task: Task, opening: Open) -> str:
+    """Why an opening contradicts the claim it opens; empty if it fits.
+
+    The author made both, so a contradiction is proof against the author and needs no jury.
+    """
+    if len(opening.losses) != task.blocks or len(opening.digests) != task.segments + 1:
+        return "the opening does not have the task's number of blocks and states"
+    root = merkle.loss_root(opening.loss_secret, list(opening.losses))
+    if (root.digest, root.total) != (claim.loss_root, claim.loss_sum):
+        return "the opened losses are not those that the claim committed to"
+    if merkle.state_root(opening.state_secret, list(opening.digests)) != claim.state_root:
+        return "the opened state digests are not those that the claim committed to"
+    if claim.params is None or merkle.state_digest(claim.params, opening.tail) != opening.digests[-1]:
+        return "the published weights are not the last state of the run"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one node's evidence shows.
+
+    Attributes:
+        word: pass, fail or void (evidence that does not cover what was asked).
+        named: what the first failure is about; None for a pass.
+        loss_delta_max: largest difference of one block's loss, nano-bits.
+        note: one sentence.
+    """
+
+    word: str
+    named: Named | None
+    loss_delta_max: int
+    note: str
+
+
+def judge(claim: Experiment, task: Task, opening: Open, probe: Probe, reveal: AttestReveal) -> Finding:
+    """Compare a verifier's numbers with the author's."""
+    if tuple(block for block, _ in reveal.losses) != probe.blocks:
+        return Finding("void", None, 0, "the evidence does not cover the drawn blocks")
+    if tuple((segment, step) for segment, step, *_ in reveal.segments) != probe.segments:
+        return Finding("void", None, 0, "the evidence does not cover the drawn segments")
+    if probe.blocks and reveal.params != claim.params:
+        return Finding(
+            "fail", (WEIGHTS, 0), 0, "the published weights have another digest than the claim says"
+        )
+    deltas = {block: abs(loss - opening.losses[block]) for block, loss in reveal.losses}
+    delta_max = max(deltas.values(), default=0)
+    for block in sorted(deltas):
+        if deltas[block] > task.tolerance:
+            note = f"block {block} has another loss than claimed: {deltas[block]} nano-bits apart"
+            return Finding("fail", (OUTCOME, block), delta_max, note)
+    inner = {(segment, step): value for segment, step, value in opening.inner}
+    for segment, step, start, middle, end in reveal.segments:
+        fault = segment_fault(opening, segment, start, end)
+        if fault:
+            return Finding("fail", (REPLAY, segment), delta_max, fault)
+        if (segment, step) not in inner:
+            return Finding(
+                "void", None, delta_max, f"the author did not open step {step} of segment {segment}"
+            )
+        if inner[segment, step] != middle:
+            return Finding(
+                "fail", (REPLAY, segment), delta_max, f"segment {segment} differs at its step {step}"
+            )
+    return Finding("pass", None, delta_max, _summary(probe))
+
+
+def segment_fault(opening: Open, segment: int, start: bytes, end: bytes) -> str:
+    """Why replayed digests of a segment contradict the opened ones; empty if they agree."""
+    if start != opening.digests[segment]:
+        return f"the published start state of segment {segment} is not the one of the run"
+    if end != opening.digests[segment + 1]:
+        return f"segment {segment} ends in another state when replayed"
+    return ""
+
+
+def _summary(probe: Probe) -> str:
+    parts = [f"{len(probe.blocks)} blocks evaluated"] if probe.blocks else []
+    parts += [f"{len(probe.segments)} segments replayed"] if probe.segments else []
+    return " and ".join(parts) + ": all agree"
+
+
+def named_word(claim: Experiment, opening: Open, named: Named, reveal: AttestReveal) -> str:
+    """What evidence says about the one named thing: clear, fraud, between, or empty if it does not cover it."""
+    tier, number = named
+    if tier == WEIGHTS:
+        return "" if reveal.params is None else ("clear" if reveal.params == claim.params else "fraud")
+    if tier == OUTCOME:
+        for block, loss in reveal.losses:
+            if block == number:
+                error_ppm = abs(loss - opening.losses[block]) * 1_000_000 // max(1, loss)
+                return "clear" if error_ppm <= CLEAR_PPM else "fraud" if error_ppm >= FRAUD_PPM else "between"
+        return ""
+    for segment, _step, start, _inner, end in reveal.segments:
+        if segment == number:
+            return "fraud" if segment_fault(opening, segment, start, end) else "clear"
+    return ""

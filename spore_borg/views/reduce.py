@@ -1,0 +1,445 @@
+"""The fold: from the set of records to verdicts, reputation, frontiers and digests. Integers only.
+
+One pass over the epochs in order. An epoch that more than half of the rooted trust has sealed is a
+*round*; acknowledgements, deadlines and decay count rounds, so a mesh whose majority sleeps loses nothing.
+Source: PROTOCOL §§4, 5, 8; spec/20-views.md.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from spore_borg.limits import REANNOUNCEMENTS_MAX
+from spore_borg.records import onion
+from spore_borg.records.bodies import Experiment, Invite, Join, Task
+from spore_borg.records.canonical import encode
+from spore_borg.records.cid import Cid
+from spore_borg.records.envelope import Record
+from spore_borg.records.keys import verify
+from spore_borg.views import draw, verdicts
+from spore_borg.views.dag import Dag, Reach
+from spore_borg.views.frontier import Frontier
+from spore_borg.views.reputation import Ledger
+from spore_borg.views.settle import book_verdict
+from spore_borg.views.verdicts import Claim
+
+SETTLED_AFTER = 4  # rounds after which a round's state stays as it is
+ACK_LATE_MAX = 2  # rounds between a claim's own epoch and its acknowledgement
+LIVE_ROUNDS = 4  # a node is live if it sealed one of the last so many rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """An epoch sealed by more than half of the rooted trust."""
+
+    round: int
+    epoch: int
+    seals: int
+    trust: int
+    trust_total: int
+    acknowledged: int
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Member:
+    """What is known of a node: its joins, its onion, when it was last seen."""
+
+    key: bytes
+    join: Record | None = None
+    joins: list[Record] = field(default_factory=list)
+    onion_known: dict[Cid, tuple[int, bytes]] = field(default_factory=dict)
+    round_seen: int = -1
+    profile: Record | None = None
+
+    def fingerprint(self) -> bytes:
+        """The measured fingerprint of the acknowledged join."""
+        return b"" if self.join is None else self.join.body.fingerprint
+
+
+def invitation_message(mesh: Cid, joiner: bytes) -> bytes:
+    """What the holder of an invitation's one-time key signs."""
+    return b"spore-borg/invite\0" + mesh + joiner
+
+
+class View:
+    """Everything that follows from a set of records.
+
+    Attributes:
+        rounds: newest last.
+        claims: experiment cid → its latest claim; frontiers: (task, family) → accepted frontier.
+        solo: the same with results that nobody else could verify yet.
+        members, ledger, tasks: by key / of all keys / by cid.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.dag = Dag(records)
+        self.genesis: Record | None = min(
+            (r for r in self.dag.records if r.kind == "genesis"), key=lambda r: r.cid, default=None
+        )
+        self.rounds: list[Round] = []
+        self.ack: dict[Cid, int] = {}
+        self.members: dict[bytes, Member] = {}
+        self.tasks: dict[Cid, Task] = {}
+        self.invites: dict[Cid, Record] = {}
+        self.invite_uses: dict[Cid, int] = defaultdict(int)
+        self.claims: dict[Cid, Claim] = {}
+        self.by_instance: dict[Cid, Claim] = {}
+        self.pending: list[Claim] = []
+        self.notes: dict[Cid, str] = {}  # experiment → why it is no claim
+        self.crashed: set[Cid] = set()
+        self.frontiers: dict[tuple[Cid, str], Frontier] = defaultdict(Frontier)
+        self.solo: dict[tuple[Cid, str], Frontier] = defaultdict(Frontier)
+        self.pooled: set[Cid] = set()  # experiments that the solo frontier has
+        self.frontier_why: dict[Cid, str] = {}
+        self.ledger = Ledger()
+        self._reach: dict[bytes, Reach] = {}
+        self._unacked: set[int] = set()
+        self._round_epochs: list[int] = []
+        if self.genesis is not None:
+            self._run()
+
+    # ---- the loop over epochs
+
+    def _run(self) -> None:
+        assert self.genesis is not None, "checked by the caller"
+        self.ledger.roots = self.genesis.body.roots
+        for root in self.ledger.roots:
+            self.ledger.account(root)
+        self.ledger.derive()
+        self._acknowledge(self.genesis, 0)
+        digest = hashlib.sha256(b"spore-borg/view\0" + self.genesis.cid).digest()
+        for epoch in sorted(self.dag.seals):
+            trust = self.ledger.trust
+            total = sum(trust.values())
+            sealed = {who: at for who, at in self.dag.seals[epoch].items() if trust.get(who)}
+            weight = sum(trust[who] for who in sealed)
+            if 2 * weight <= total:
+                continue
+            digest = self._round(epoch, sealed, weight, total, digest)
+
+    def _round(self, epoch: int, sealed: dict[bytes, int], weight: int, total: int, digest: bytes) -> bytes:
+        round_ = len(self.rounds)
+        self.ledger.round = round_
+        self._round_epochs.append(epoch)
+        trusted = dict(self.ledger.trust)
+        fresh = sorted(self._newly_acknowledged(sealed, trusted, total), key=lambda record: record.cid)
+        for who in self.dag.seals[epoch]:
+            self._member(who).round_seen = round_
+        for record in fresh:
+            self.ack[record.cid] = round_
+        self._ban_forks(round_)
+        for record in fresh:
+            if not self.ledger.account(record.author).banned:
+                self._acknowledge(record, round_)
+        live = {who for who, m in self.members.items() if m.round_seen > round_ - LIVE_ROUNDS}  # as is_live
+        for claim in sorted(self.pending, key=lambda claim: claim.cid):
+            self._step(claim, round_, epoch, trusted, live)
+        settled = [claim for claim in self.pending if claim.verdict is not None]
+        self.pending = [claim for claim in self.pending if claim.verdict is None]
+        for claim in sorted(settled, key=lambda claim: claim.cid):
+            book_verdict(self, claim, round_)
+        self.ledger.close_round()
+        digest = self._digest(digest, round_, epoch, fresh, settled)
+        self.rounds.append(Round(round_, epoch, len(sealed), weight, total, len(fresh), digest))
+        return digest
+
+    def _newly_acknowledged(
+        self, sealed: dict[bytes, int], trust: dict[bytes, int], total: int
+    ) -> list[Record]:
+        """Records that more than half of the trust has in the past of its seals of this epoch."""
+        for who, seal in sealed.items():
+            reach = self._reach.setdefault(who, Reach(self.dag))
+            self._unacked.update(
+                position for position in reach.extend(seal) if self.dag.records[position].cid not in self.ack
+            )
+        seen = [(trust[who], self._reach[who].seen) for who in sealed]
+        fresh = [
+            position
+            for position in self._unacked
+            if 2 * sum(amount for amount, positions in seen if position in positions) > total
+        ]
+        self._unacked.difference_update(fresh)
+        return [self.dag.records[position] for position in fresh]
+
+    def _ban_forks(self, round_: int) -> None:
+        for a, b in self.dag.forks:
+            one, two = self.dag.records[a], self.dag.records[b]
+            rounds = (self.ack.get(one.cid), self.ack.get(two.cid))
+            if round_ in rounds and None not in rounds:
+                self.ledger.ban(
+                    one.author, "equivocation", max(one.cid, two.cid),
+                    f"Two different records with the same number {one.seq} were signed: the key is dead.",
+                )  # fmt: skip
+
+    # ---- what an acknowledged record changes
+
+    def _acknowledge(self, record: Record, round_: int) -> None:
+        self.ack[record.cid] = round_
+        match record.kind:
+            case "join":
+                self._join(record, round_)
+            case "invite":
+                self.invites[record.cid] = record
+            case "profile":
+                self._member(record.author).profile = record
+            case "task":
+                self.tasks[record.cid] = record.body
+            case "experiment":
+                self._experiment(record, round_)
+            case "announce":
+                self._announce(record, round_)
+            case "attest_commit" | "attest_reveal" | "open":
+                self._evidence(record, round_)
+            case _:
+                pass  # genesis, seal and intent act through the graph or through policies
+
+    def _member(self, key: bytes) -> Member:
+        return self.members.setdefault(key, Member(key))
+
+    def _join(self, record: Record, round_: int) -> None:
+        member, body = self._member(record.author), record.body
+        first = not member.joins
+        member.joins.append(record)
+        member.join = max(member.joins, key=lambda join: (join.seq, join.cid))
+        if first and body.invite is not None:
+            self._endow(record, body, round_)
+
+    def _endow(self, record: Record, body: Join, round_: int) -> None:
+        assert body.invite is not None and self.genesis is not None, "checked by the caller"
+        cid, proof = body.invite
+        invite = self.invites.get(cid)
+        if invite is None or not self.ledger.trust.get(invite.author) or record.epoch > invite.body.until:
+            return
+        terms: Invite = invite.body
+        message = invitation_message(self.genesis.cid, record.author)
+        if self.invite_uses[cid] >= terms.uses or not verify(terms.key, message, proof):
+            return
+        self.invite_uses[cid] += 1
+        amount = terms.endowment
+        if invite.author not in self.ledger.roots:
+            own = self.ledger.account(invite.author).score
+            amount = min(amount, own)
+            self.ledger.lose(
+                invite.author, "invites", (own - amount, max(own, 1)), record.cid, "Given to an invited node."
+            )
+        self.ledger.earn(
+            record.author, "invited", amount, record.cid, "A trusted node's invitation brought it in."
+        )
+
+    def _experiment(self, record: Record, round_: int) -> None:
+        body: Experiment = record.body
+        if body.outcome == "crashed":
+            self.crashed.add(record.cid)
+            self.notes[record.cid] = "The run crashed: there is nothing to verify."
+            return
+        fault = self._claim_fault(record, body)
+        if fault:
+            self.notes[record.cid] = fault
+            return
+        claim = Claim(record.cid, record, self.tasks[body.task], round_)
+        self._begin(claim, record, round_)
+
+    def _announce(self, record: Record, round_: int) -> None:
+        claim = self.claims.get(record.body.target)
+        if (
+            claim is None
+            or claim.author != record.author
+            or claim.verdict not in (verdicts.VOID, verdicts.SOLO)
+        ):
+            return
+        if claim.announced >= REANNOUNCEMENTS_MAX:
+            return
+        fresh = Claim(record.cid, claim.target, claim.task, round_, announced=claim.announced + 1)
+        self._begin(fresh, record, round_)
+
+    def _begin(self, claim: Claim, record: Record, round_: int) -> None:
+        self.claims[claim.target.cid] = claim
+        self.by_instance[record.cid] = claim
+        if round_ - bisect.bisect_left(self._round_epochs, record.epoch) > ACK_LATE_MAX:
+            claim.settle(
+                verdicts.VOID,
+                round_,
+                "It was shown too late after its own epoch; its author must announce it again.",
+            )
+            return
+        claim.enter("waiting", round_, "Acknowledged; next round's seals decide who verifies it.")
+        self.pending.append(claim)
+
+    def _claim_fault(self, record: Record, body: Experiment) -> str:
+        """Why an experiment cannot be a claim at all; empty if it can."""
+        task = self.tasks.get(body.task)
+        if task is None:
+            return "Its task is not an acknowledged record."
+        if any(base not in self.claims and base not in self.crashed for base in body.bases):
+            return "A base is not an acknowledged experiment."
+        if any(self._body(base).task != body.task for base in body.bases):
+            return "A base belongs to another task."
+        if body.loss_sum is None or body.metric != body.loss_sum // task.val_bytes:
+            return "Its metric is not the sum of its losses."
+        if len(body.states) != task.segments - 1 or body.steps < task.segments:
+            return "It does not have the task's number of segments."
+        member = self.members.get(record.author)
+        if member is None or member.join is None or member.fingerprint() != body.fingerprint:
+            return "Its fingerprint is not the one that its author joined with."
+        if self.seed_value(record) is None:
+            return "Its author has revealed no onion value for the seed's epoch before it."
+        return ""
+
+    def _body(self, experiment: Cid) -> Experiment:
+        body: Experiment = self.dag.records[self.dag.index[experiment]].body
+        return body
+
+    def seed_value(self, record: Record) -> bytes | None:
+        """The author's onion value behind a run's seed, if it was revealed in the run's past."""
+        at = self.dag.seals.get(record.body.seed_epoch, {}).get(record.author)
+        if at is None or self.dag.records[at].seq >= record.seq:
+            return None
+        return self.value(record.author, record.body.seed_epoch)
+
+    def _evidence(self, record: Record, round_: int) -> None:
+        claim = self.by_instance.get(record.body.target)
+        if claim is None:
+            return
+        if record.kind == "attest_commit":
+            verdicts.take_commit(claim, record, round_)
+        elif record.kind == "attest_reveal":
+            verdicts.take_reveal(claim, record, round_)
+        elif record.author == claim.author:
+            claim.openings.append((round_, record))
+
+    # ---- verification
+
+    def value(self, author: bytes, epoch: int) -> bytes | None:
+        """An author's onion value of an epoch, if it was revealed and fits the anchor that stood before."""
+        at = self.dag.seals.get(epoch, {}).get(author)
+        member = self.members.get(author)
+        if at is None or member is None:
+            return None
+        seal = self.dag.records[at]
+        joins = [join for join in member.joins if join.seq < seal.seq and join.epoch <= epoch]
+        if not joins:
+            return None
+        join = max(joins, key=lambda item: item.seq)
+        index = epoch - join.epoch
+        known = member.onion_known.get(join.cid)
+        value: bytes = seal.body.value
+        if not onion.check(join.body.anchor, value, index, known if known and known[0] <= index else None):
+            return None
+        if known is None or known[0] < index:
+            member.onion_known[join.cid] = (index, value)
+        return value
+
+    def _step(
+        self, claim: Claim, round_: int, epoch: int, trusted: dict[bytes, int], live: set[bytes]
+    ) -> None:
+        if claim.stage == "waiting" and round_ > claim.round_ack:
+            self._draw(claim, round_, epoch, trusted, live)
+        verdicts.advance(claim, round_, trusted, live)
+
+    def _draw(
+        self, claim: Claim, round_: int, epoch: int, trusted: dict[bytes, int], live: set[bytes]
+    ) -> None:
+        candidates = sorted(
+            who for who in trusted if who != claim.author and self._member(who).join is not None
+        )
+        claim.candidates = tuple(candidates)
+        claim.twins = tuple(w for w in candidates if self._member(w).fingerprint() == claim.body.fingerprint)
+        if not candidates:
+            claim.settle(verdicts.SOLO, round_, "Its author is alone: nobody else could verify it.")
+            return
+        awake = [who for who in candidates if who in live]
+        values = {who: self.value(who, epoch) for who in self.dag.seals[epoch] if who in self.members}
+        if not self._draw_probes(claim, values, trusted, awake):
+            claim.probes, claim.shadows = {}, {}
+            claim.reason = "It waits for a trusted node that is awake and can verify it."
+            if round_ >= (claim.deadline() or 0):
+                claim.settle(verdicts.VOID, round_, "No trusted node was awake to verify it.")
+            return
+        claim.round_drawn = round_
+        claim.quorum = min(verdicts.QUORUM, len(awake))
+        names = len(claim.probes)
+        claim.enter("drawn", round_, f"{names} node(s) are drawn and recompute parts of it.")
+
+    def _draw_probes(
+        self, claim: Claim, values: dict[bytes, bytes | None], trusted: dict[bytes, int], awake: list[bytes]
+    ) -> bool:
+        task, body, total = claim.task, claim.body, sum(trusted[who] for who in claim.candidates)
+        twin_total = sum(trusted[who] for who in claim.twins)
+        outcome, replay = [], []
+        for who in awake:
+            value = values.get(who)
+            if value is None:
+                continue
+            if draw.drawn(value, claim.cid, "outcome", draw.K1, trusted[who], total, len(claim.candidates)):
+                outcome.append(who)
+            if who in claim.twins and draw.drawn(
+                value, claim.cid, "replay", draw.K2, trusted[who], twin_total, len(claim.twins)
+            ):
+                replay.append(who)
+        claim.new_author = not trusted.get(claim.author)
+        claim.alone_class = not any(who in claim.twins for who in awake)
+        dealt = draw.share_out(replay, task.segments) if claim.new_author and replay else {}
+        for who, value in sorted(values.items()):
+            if value is None or who == claim.author:
+                continue
+            is_drawn = who in outcome or who in replay
+            twin = self._member(who).fingerprint() == body.fingerprint
+            segments = dealt.get(who) if who in replay else (None if twin and not is_drawn else ())
+            probe = draw.probe(
+                value, claim.cid, blocks=task.blocks, segments=task.segments, steps=body.steps,
+                outcome=who in outcome or not is_drawn, replay=segments,
+            )  # fmt: skip
+            (claim.probes if is_drawn else claim.shadows)[who] = probe
+        enough = len(claim.probes) >= min(verdicts.QUORUM, len(awake))
+        return enough and (bool(replay) or claim.alone_class)
+
+    # ---- digests
+
+    def _digest(
+        self, before: bytes, round_: int, epoch: int, fresh: list[Record], settled: list[Claim]
+    ) -> bytes:
+        said = [
+            before,
+            round_,
+            epoch,
+            hashlib.sha256(b"".join(record.cid for record in fresh)).digest(),
+            [[c.target.cid, c.verdict] for c in sorted(settled, key=lambda c: c.cid)],
+            hashlib.sha256(
+                b"".join(
+                    who + amount.to_bytes(16, "big") for who, amount in sorted(self.ledger.trust.items())
+                )
+            ).digest(),
+            sorted(
+                [task, family, f.steps[-1].cid] for (task, family), f in self.frontiers.items() if f.steps
+            ),
+        ]
+        return hashlib.sha256(b"spore-borg/view\0" + encode(said)).digest()
+
+    @property
+    def round(self) -> int:
+        """Number of the newest round; -1 before the first."""
+        return len(self.rounds) - 1
+
+    @property
+    def round_settled(self) -> int:
+        """Number of the newest round whose state stays; -1 if none is."""
+        return max(-1, self.round - SETTLED_AFTER)
+
+    def is_live(self, who: bytes) -> bool:
+        """Whether a node sealed one of the last ``LIVE_ROUNDS`` rounds."""
+        member = self.members.get(who)
+        return member is not None and member.round_seen > self.round - LIVE_ROUNDS
+
+    def digest_of(self, round_: int) -> bytes | None:
+        """The view digest of a round."""
+        return self.rounds[round_].digest if 0 <= round_ < len(self.rounds) else None
+
+
+def reduce(records: Iterable[Record]) -> View:
+    """Fold a set of records (any order, duplicates allowed) into everything that follows from it."""
+    return View(records)

@@ -1,0 +1,278 @@
+"""One claim on its way to a verdict: a state machine over rounds, driven by acknowledged evidence only.
+
+waiting → drawn → committed → opened → (dispute →) settled. Each stage ends as soon as its evidence is
+complete, at the latest after its number of rounds. A round is an epoch that more than half of the rooted
+trust has sealed, so a mesh that sleeps stops these clocks too.
+Source: PROTOCOL §4; spec/40-verification.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spore_borg.records.bodies import Experiment, Task
+from spore_borg.records.cid import Cid
+from spore_borg.records.envelope import Record
+from spore_borg.views import evidence as ev
+from spore_borg.views.draw import Probe
+
+ROUNDS_TO_DRAW = 12  # so long a claim waits for somebody who can verify it
+ROUNDS_TO_COMMIT = 6
+ROUNDS_TO_OPEN = 4
+ROUNDS_TO_REVEAL = 4
+ROUNDS_TO_JUDGE = 8
+QUORUM = 2
+JURY_MIN = 2  # with fewer jurors a contradiction is a split, and a split is void
+
+ACCEPTED, REFUTED, VOID, SOLO = "accepted", "refuted", "void", "solo"
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What one node has put forward on one claim. Rounds are those of acknowledgement."""
+
+    author: bytes
+    commit: Record
+    commit_round: int
+    reveal: Record | None = None
+    reveal_round: int | None = None
+    finding: ev.Finding | None = None
+
+
+@dataclass(slots=True)
+class Claim:
+    """A claim: an experiment, or its latest announcement.
+
+    Attributes:
+        cid: the record that asks for verification (experiment or announcement).
+        target: the experiment's record.
+        round_ack: round in which ``cid`` was acknowledged.
+        round_stage: round in which the present stage began.
+        probes: what each drawn node is asked; shadows: the same for nodes that were not drawn.
+        evidence, jury: by node; jury only where a dispute names something.
+        candidates: trusted nodes that could be drawn; twins: those of them with the author's fingerprint.
+        new_author: the author had no trust, so the whole run is replayed.
+        alone_class: nobody else of the author's fingerprint could replay.
+    """
+
+    cid: Cid
+    target: Record
+    task: Task
+    round_ack: int
+    announced: int = 0
+    stage: str = "waiting"
+    round_stage: int = 0
+    round_drawn: int | None = None
+    probes: dict[bytes, Probe] = field(default_factory=dict)
+    shadows: dict[bytes, Probe] = field(default_factory=dict)
+    candidates: tuple[bytes, ...] = ()
+    twins: tuple[bytes, ...] = ()
+    quorum: int = QUORUM
+    new_author: bool = False
+    alone_class: bool = False
+    evidence: dict[bytes, Evidence] = field(default_factory=dict)
+    openings: list[tuple[int, Record]] = field(default_factory=list)
+    opening: Record | None = None
+    named: ev.Named | None = None
+    jury: dict[bytes, Evidence] = field(default_factory=dict)
+    ruling: dict[bytes, str] = field(default_factory=dict)
+    verdict: str | None = None
+    reason: str = "received, not yet acknowledged"
+    round_settled: int | None = None
+
+    @property
+    def body(self) -> Experiment:
+        """The experiment that is claimed."""
+        body: Experiment = self.target.body
+        return body
+
+    @property
+    def author(self) -> bytes:
+        """Whose claim it is."""
+        return self.target.author
+
+    def enter(self, stage: str, round_: int, reason: str) -> None:
+        """Begin a stage."""
+        self.stage, self.round_stage, self.reason = stage, round_, reason
+
+    def settle(self, verdict: str, round_: int, reason: str) -> None:
+        """End with a verdict."""
+        self.verdict, self.round_settled = verdict, round_
+        self.enter("settled", round_, reason)
+
+    def deadline(self) -> int | None:
+        """Last round of the present stage."""
+        rounds = {
+            "waiting": ROUNDS_TO_DRAW, "drawn": ROUNDS_TO_COMMIT, "committed": ROUNDS_TO_OPEN,
+            "opened": ROUNDS_TO_REVEAL, "dispute": ROUNDS_TO_JUDGE,
+        }.get(self.stage)  # fmt: skip
+        return None if rounds is None else self.round_stage + rounds
+
+    def listed(self) -> list[Evidence]:
+        """Evidence that the author's opening answers, by drawn nodes."""
+        if self.opening is None:
+            return []
+        named = set(self.opening.body.commits)
+        return [e for who, e in sorted(self.evidence.items()) if who in self.probes and e.commit.cid in named]
+
+    def waiting_for(self, trusted: set[bytes]) -> tuple[bytes, ...]:
+        """The nodes whose turn it is."""
+        if self.stage == "drawn":
+            return tuple(sorted(set(self.probes) - set(self.evidence)))
+        if self.stage == "committed":
+            return (self.author,)
+        if self.stage == "opened":
+            return tuple(e.author for e in self.listed() if e.reveal is None)
+        if self.stage == "dispute":
+            return tuple(sorted(who for who in trusted if who != self.author and not self.has_named(who)))
+        return tuple(sorted(set(self.candidates))) if self.stage == "waiting" else ()
+
+    def has_named(self, who: bytes) -> bool:
+        """Whether this node's evidence covers what the dispute names."""
+        return bool(self.named_words().get(who))
+
+    def named_words(self) -> dict[bytes, str]:
+        """What each node's evidence says about the named thing."""
+        words: dict[bytes, str] = {}
+        if self.named is None or self.opening is None:
+            return words
+        for pile in (self.evidence, self.jury):
+            for who, item in pile.items():
+                if item.reveal is not None:
+                    word = ev.named_word(self.body, self.opening.body, self.named, item.reveal.body)
+                    if word:
+                        words[who] = word
+        return words
+
+
+def take_commit(claim: Claim, record: Record, round_: int) -> None:
+    """An acknowledged commit; the first of each node counts."""
+    pile = claim.evidence if record.body.named is None else claim.jury
+    if record.body.named is not None and record.body.named != claim.named:
+        return
+    if record.author != claim.author and record.author not in pile and claim.verdict is None:
+        pile[record.author] = Evidence(record.author, record, round_)
+
+
+def take_reveal(claim: Claim, record: Record, round_: int) -> None:
+    """An acknowledged reveal; it must fit a commit that was acknowledged before."""
+    for pile in (claim.evidence, claim.jury):
+        item = pile.get(record.author)
+        if item is None or item.reveal is not None or item.commit.cid != record.body.commit:
+            continue
+        if item.commit_round < round_ and item.commit.body.digest == ev.digest(record.author, record.body):
+            item.reveal, item.reveal_round = record, round_
+
+
+def advance(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[bytes]) -> None:
+    """Move a drawn claim as far as the evidence of this round allows.
+
+    Args:
+        trusted: trust of every node at the beginning of the round.
+        live: nodes that sealed lately.
+    """
+    if claim.stage == "drawn":
+        _after_commit(claim, round_)
+    if claim.stage == "committed":
+        _after_open(claim, round_)
+    if claim.stage == "opened":
+        _after_reveal(claim, round_)
+    if claim.stage == "dispute":
+        _after_jury(claim, round_, trusted, live)
+
+
+def _late(claim: Claim, round_: int) -> bool:
+    deadline = claim.deadline()
+    return deadline is not None and round_ >= deadline
+
+
+def _after_commit(claim: Claim, round_: int) -> None:
+    done = set(claim.probes) & set(claim.evidence)
+    if len(done) == len(claim.probes) or (_late(claim, round_) and done):
+        claim.enter(
+            "committed", round_, "The drawn nodes have committed to evidence; the author must open the claim."
+        )
+    elif _late(claim, round_):
+        claim.settle(VOID, round_, "None of the drawn nodes delivered evidence in time.")
+
+
+def _after_open(claim: Claim, round_: int) -> None:
+    for at, record in sorted(claim.openings, key=lambda item: (item[0], item[1].cid)):
+        answered = set(record.body.commits)
+        due = [e for who, e in claim.evidence.items() if who in claim.probes and e.commit_round <= at - 2]
+        if any(e.commit.cid not in answered for e in due):
+            continue  # it passes somebody over: no opening at all
+        fault = ev.opening_fault(claim.body, claim.task, record.body)
+        if fault:
+            claim.settle(REFUTED, round_, f"The author's own opening refutes the claim: {fault}.")
+            return
+        claim.opening = record
+        if claim.listed():
+            claim.enter(
+                "opened", round_, "The author has opened the claim; the drawn nodes reveal their evidence."
+            )
+            return
+        claim.opening = None
+    if _late(claim, round_):
+        claim.settle(VOID, round_, "The author did not open the claim in time.")
+
+
+def _after_reveal(claim: Claim, round_: int) -> None:
+    assert claim.opening is not None, "a claim is opened by an opening"
+    listed = claim.listed()
+    if any(item.reveal is None for item in listed) and not _late(claim, round_):
+        return
+    for who, item in claim.evidence.items():
+        probe = claim.probes.get(who) or claim.shadows.get(who)
+        if item.reveal is not None and probe is not None:
+            item.finding = ev.judge(claim.body, claim.task, claim.opening.body, probe, item.reveal.body)
+    findings = [item.finding for item in listed if item.finding is not None and item.finding.word != "void"]
+    failed = sorted(f.named for f in findings if f.named is not None)
+    if failed:
+        claim.named = failed[0]
+        claim.enter(
+            "dispute", round_, f"A drawn node contradicts {describe(failed[0])}: a jury recomputes it."
+        )
+    elif len(findings) >= claim.quorum:
+        claim.settle(ACCEPTED, round_, f"{len(findings)} drawn node(s) recomputed parts of it: all agree.")
+    else:
+        claim.settle(
+            VOID,
+            round_,
+            f"Only {len(findings)} of the {claim.quorum} pieces of evidence needed came in time.",
+        )
+
+
+def _after_jury(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[bytes]) -> None:
+    assert claim.named is not None, "a dispute names something"
+    words = {who: word for who, word in claim.named_words().items() if trusted.get(who)}
+    expected = {who for who in trusted if who in live and who != claim.author}
+    if claim.named[0] == ev.REPLAY:
+        expected &= set(claim.twins)
+    if not expected <= set(words) and not _late(claim, round_):
+        return
+    claim.ruling = words
+    weight = {
+        side: sum(trusted[who] for who, word in words.items() if word == side) for side in ("clear", "fraud")
+    }
+    jurors = sum(word in ("clear", "fraud") for word in words.values())
+    what = describe(claim.named)
+    if jurors < JURY_MIN or weight["clear"] == weight["fraud"]:
+        claim.settle(VOID, round_, f"A split over {what}: too few nodes could recompute it to decide.")
+    elif weight["fraud"] > weight["clear"]:
+        count = sum(word == "fraud" for word in words.values())
+        claim.settle(
+            REFUTED, round_, f"{count} node(s) recomputed {what} and found another result than claimed."
+        )
+    else:
+        claim.settle(ACCEPTED, round_, f"A jury recomputed {what} and cleared the author.")
+
+
+def describe(named: ev.Named) -> str:
+    """Words for what a dispute is about."""
+    tier, number = named
+    return {
+        ev.WEIGHTS: "the published weights",
+        ev.OUTCOME: f"block {number}",
+        ev.REPLAY: f"segment {number}",
+    }[tier]
