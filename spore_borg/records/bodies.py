@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from spore_borg.limits import BLOCKS_MAX, CURVE_POINTS_MAX, SEGMENTS_MAX
 from spore_borg.records import shapes as s
 from spore_borg.records.cid import Cid
+from spore_borg.records.merkle import LOSS_MAX
 from spore_borg.records.reasons import Refused
 
 ONE = 1 << 20  # one unit of trust
@@ -42,8 +43,8 @@ class Body:
             raise Refused("bad-body", "a body is a map")
         declared = {item.name: item.metadata["shape"] for item in fields(cls)}
         if value.keys() != declared.keys():
-            odd = sorted(set(value) ^ set(declared))
-            raise Refused("bad-body", f"{cls.KIND}: missing or superfluous: {', '.join(map(str, odd))[:200]}")
+            odd = ", ".join(sorted(map(ascii, set(value) ^ set(declared))))  # ascii: names come from a peer
+            raise Refused("bad-body", f"{cls.KIND}: missing or superfluous: {odd[:200]}")
         checked = {}
         for name, shape in declared.items():
             try:
@@ -222,7 +223,7 @@ class Open(Body):
     target: Cid = f(s.link)
     commits: tuple[Cid, ...] = f(s.many(s.link, COMMITS_MAX))
     loss_secret: bytes = f(s.octets(32))
-    losses: tuple[int, ...] = f(s.many(s.integer(0, 1 << 62), BLOCKS_MAX, 1))
+    losses: tuple[int, ...] = f(s.many(s.integer(0, LOSS_MAX), BLOCKS_MAX, 1))
     state_secret: bytes = f(s.octets(32))
     digests: tuple[bytes, ...] = f(s.many(s.octets(32), SEGMENTS_MAX + 1, 2))
     tail: bytes = f(s.octets(32))  # with ``params`` it gives the last state's digest
@@ -241,7 +242,7 @@ class AttestReveal(Body):
     nonce: bytes = f(s.octets(16))
     params: bytes | None = f(s.maybe(s.octets(32)))  # digest of the published weights as fetched
     losses: tuple[tuple[int, int], ...] = f(  # (block, nano-bits)
-        s.many(s.row(s.integer(0, BLOCKS_MAX), s.integer(0, 1 << 62)), BLOCKS_MAX)
+        s.many(s.row(s.integer(0, BLOCKS_MAX), s.integer(0, LOSS_MAX)), BLOCKS_MAX)
     )
     segments: tuple[tuple[int, int, bytes, bytes, bytes], ...] = f(  # (segment, step, start, inner, end)
         s.many(
@@ -267,6 +268,7 @@ class Trace(Body):
 KINDS: dict[str, type[Body]] = {
     kind.KIND: kind
     for kind in (
-        Genesis, Join, Invite, Profile, Seal, Task, Intent, Experiment, Announce, AttestCommit, Open, AttestReveal, Trace,
+        Genesis, Join, Invite, Profile, Seal, Task, Intent, Experiment, Announce,
+        AttestCommit, Open, AttestReveal, Trace,
     )
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from spore_borg.limits import PARENTS_MAX, RECORD_SIZE_BYTES_MAX
@@ -124,16 +125,19 @@ def _check_envelope(value: dict[str, Any]) -> None:
     for name in ("seq", "epoch"):
         if type(value[name]) is not int or not 0 <= value[name] <= _EPOCH_MAX:
             raise Refused("bad-envelope", f"{name} is a whole number from 0 to {_EPOCH_MAX}")
-    if type(parents) is not list or any(type(parent) is not Cid for parent in parents):
+    if type(parents) is not list:
         raise Refused("bad-envelope", "parents is a list of links")
-    if (seq == 0) != (prev is None) or (prev is not None and type(prev) is not Cid):
+    links = (*parents, *(link for link in (mesh, prev) if link is not None))
+    if any(type(link) is not Cid or link.codec != DAG_CBOR for link in links):
+        raise Refused(
+            "bad-envelope", "mesh, prev and parents are links to records"
+        )  # a blob never arrives as one
+    if (seq == 0) != (prev is None):
         raise Refused("bad-sequence")
     if kind == "genesis":
         if mesh is not None or seq or value["epoch"] or parents:
             raise Refused("bad-envelope", "a genesis has no mesh, no parents, seq 0 and epoch 0")
-    elif type(mesh) is not Cid:
+    elif mesh is None:
         raise Refused("bad-envelope", "mesh is the link of the genesis")
-    elif not 1 <= len(parents) <= PARENTS_MAX or any(
-        a >= b for a, b in zip(parents, parents[1:], strict=False)
-    ):
+    elif not 1 <= len(parents) <= PARENTS_MAX or any(a >= b for a, b in pairwise(parents)):
         raise Refused("bad-parents")

@@ -1,8 +1,8 @@
 """Ed25519 keys through PyNaCl, with the strict checks that consensus needs.
 
-A record is valid on every node or on none, so the rules are exact: S is canonical (libsodium refuses
-others), keys of small order and non-canonical encodings are refused. Source: RFC 8032; Chalkias et
-al., "Taming the many EdDSAs"; spec/10-records.md.
+A record is valid on every node or on none, so the rules are exact: S is canonical and R is compared as
+bytes (libsodium does both), keys must lie in the prime-order subgroup and be encoded canonically.
+Source: RFC 8032; Chalkias et al., "Taming the many EdDSAs"; spec/10-records.md.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ class SigningKey:
 
     def derive(self, purpose: str) -> bytes:
         """32 secret bytes bound to a purpose (onion seed, salts): one backup restores all of them."""
-        return hashlib.blake2b(
-            self._secret[:32], digest_size=32, person=b"sporeborg", salt=purpose.encode()[:16]
-        ).digest()
+        seed = self._secret[:32]
+        return hashlib.blake2b(purpose.encode(), key=seed, digest_size=32, person=b"sporeborg").digest()
 
     def __repr__(self) -> str:
         """Shows the public half only."""
@@ -46,7 +45,7 @@ class SigningKey:
 
 @functools.lru_cache(maxsize=65_536)  # the same authors come again and again
 def usable(public: bytes) -> bool:
-    """Whether 32 bytes are a canonical Ed25519 point that is not of small order."""
+    """Whether 32 bytes are the canonical encoding of a point of prime order (so of neither small nor mixed)."""
     if len(public) != 32 or int.from_bytes(public, "little") & ((1 << 255) - 1) >= _P:
         return False
     return bool(bindings.crypto_core_ed25519_is_valid_point(public))

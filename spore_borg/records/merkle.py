@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+LOSS_MAX = (1 << 62) - 1  # nano-bits of one block; with 32 bits of index no sum reaches the 16 bytes it has
+_TOTAL_MAX = LOSS_MAX << 32
+
 
 def salt(secret: bytes, index: int) -> bytes:
     """The 16-byte salt of one leaf, from the salt secret that the opening reveals."""
@@ -25,8 +28,8 @@ class SumNode:
 
 
 def loss_leaf(secret: bytes, index: int, loss: int) -> SumNode:
-    """The leaf of one block; the loss is a whole number of nano-bits, at most 2^62."""
-    if not 0 <= loss < 1 << 62:
+    """The leaf of one block; the loss is a whole number of nano-bits from 0 to ``LOSS_MAX``."""
+    if not 0 <= loss <= LOSS_MAX:
         raise ValueError("a loss is a non-negative number of nano-bits below 2^62")
     body = salt(secret, index) + index.to_bytes(4, "big") + loss.to_bytes(8, "big")
     return SumNode(hashlib.sha256(b"\0spore-borg/loss" + body).digest(), loss)
@@ -36,6 +39,12 @@ def _join(left: SumNode, right: SumNode) -> SumNode:
     total = left.total + right.total
     body = left.digest + left.total.to_bytes(16, "big") + right.digest + right.total.to_bytes(16, "big")
     return SumNode(hashlib.sha256(b"\1spore-borg/sum" + body).digest(), total)
+
+
+def _crown(top: SumNode, count: int) -> SumNode:
+    """The root: the top of the tree bound to its number of leaves, which no path tells by its length."""
+    body = count.to_bytes(4, "big") + top.digest + top.total.to_bytes(16, "big")
+    return SumNode(hashlib.sha256(b"\2spore-borg/root" + body).digest(), top.total)
 
 
 def _levels(leaves: list[SumNode]) -> list[list[SumNode]]:
@@ -51,7 +60,8 @@ def loss_root(secret: bytes, losses: list[int]) -> SumNode:
     """Root of the salted losses; its total is their sum."""
     if not losses:
         raise ValueError("a claim has at least one block")
-    return _levels([loss_leaf(secret, i, loss) for i, loss in enumerate(losses)])[-1][0]
+    top = _levels([loss_leaf(secret, i, loss) for i, loss in enumerate(losses)])[-1][0]
+    return _crown(top, len(losses))
 
 
 def loss_proof(secret: bytes, losses: list[int], index: int) -> list[SumNode]:
@@ -66,22 +76,26 @@ def loss_proof(secret: bytes, losses: list[int], index: int) -> list[SumNode]:
 
 
 def check_proof(root: SumNode, leaf: SumNode, index: int, count: int, proof: list[SumNode]) -> bool:
-    """Whether a leaf at ``index`` of ``count`` belongs to the root, hash and sum alike."""
-    node, rest = leaf, list(proof)
-    while count > 1:
-        if index ^ 1 < count:
-            if not rest:
-                return False
-            sibling = rest.pop(0)
-            if sibling.total < 0:
+    """Whether a leaf at ``index`` of ``count`` belongs to the root, hash and sum alike; never raises."""
+    if not 0 <= index < count < 1 << 32:
+        return False
+    if any(len(item.digest) != 32 or not 0 <= item.total <= _TOTAL_MAX for item in (leaf, *proof)):
+        return False
+    node, rest, width = leaf, iter(proof), count
+    while width > 1:
+        if index ^ 1 < width:
+            sibling = next(rest, None)
+            if sibling is None:
                 return False
             node = _join(sibling, node) if index & 1 else _join(node, sibling)
-        index, count = index >> 1, (count + 1) >> 1
-    return not rest and node == root
+        index, width = index >> 1, (width + 1) >> 1
+    return next(rest, None) is None and _crown(node, count) == root
 
 
 def state_root(secret: bytes, digests: list[bytes]) -> bytes:
     """Root over the salted digests of the K+1 states; 32 bytes."""
+    if not digests:
+        raise ValueError("a training has at least one state")
     rows = [
         hashlib.sha256(b"\0spore-borg/state" + salt(secret, i) + digest).digest()
         for i, digest in enumerate(digests)

@@ -13,7 +13,7 @@ REASONS: dict[str, str] = {
     "bad-version": "The envelope has a version that this node does not know.",
     "bad-kind": "The record's kind is not known.",
     "bad-body": "A field of the body is missing, superfluous, of the wrong type or out of bounds.",
-    "bad-key": "The author's key is not a usable Ed25519 key (small order or not canonical).",
+    "bad-key": "The author's key is not a usable Ed25519 key (not canonical, not a point, or not of prime order).",
     "bad-signature": "The signature does not fit the author and the content.",
     "wrong-mesh": "The record belongs to another mesh.",
     "missing-parents": "Not all parents are here yet; the record waits for them.",
