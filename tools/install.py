@@ -28,7 +28,7 @@ TRIED_VERSION = re.compile(r"\b(\d+\.\d+(?:\.\d+)?\+cpu)\b")
 def torch_range() -> str:
     """The requirement on torch from ``pyproject.toml``, for example ``torch>=2.9,<3``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return next(line for line in project["dependencies"] if re.match(r"torch\b", line))
+    return next(str(line) for line in project["dependencies"] if re.match(r"torch\b", line))
 
 
 def bounds(requirement: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

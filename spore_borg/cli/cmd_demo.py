@@ -1,0 +1,23 @@
+"""``borg demo``: a mesh of a few nodes on this machine, in a directory of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from spore_borg.cli import frame as cli
+
+
+@cli.command("demo")
+@click.option("--cheats", is_flag=True, help="Add two cheats, and show how evidence refutes them.")
+@click.option("--nodes", type=click.IntRange(2, 16), default=3, show_default=True, help="Honest nodes.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=300, show_default=True, help="Stop after this long."
+)
+@click.option("--explorer-port", type=click.IntRange(0, 65_535), help="Port of the explorer's pages.")
+def command(frame: cli.Frame, **options: Any) -> None:
+    """Show the mesh at work on this machine: several nodes, the task pico, epochs of seconds."""
+    from spore_borg.node import demo
+
+    demo.main(frame.home, {**options, "json": frame.json})
