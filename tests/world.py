@@ -1,0 +1,226 @@
+"""A small world of simulated nodes for the views: real records, made-up training.
+
+Honest nodes compute from ``truth``; liars claim something else. Everything is seeded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+
+from spore_borg.records import bodies, keys, onion
+from spore_borg.records.cid import RAW, Cid
+from spore_borg.records.envelope import Record, sign
+from spore_borg.policies import prover
+from spore_borg.policies.verifier import Duty, duties
+from spore_borg.views.draw import run_seed
+from spore_borg.views.reduce import View, invitation_message
+
+BLOCKS, SEGMENTS, STEPS, VAL_BYTES = 8, 4, 40, 1000
+ONION = 256
+
+
+def h(*parts: object) -> bytes:
+    """32 bytes that stand for something computed."""
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+@dataclass
+class Truth:
+    """What training really gives for a recipe and a seed."""
+
+    quality: int
+    seed: int
+    recipe: bytes
+
+    def losses(self) -> tuple[int, ...]:
+        rng = random.Random(self.seed)
+        return tuple(self.quality * VAL_BYTES // BLOCKS + rng.randint(-10**6, 10**6) for _ in range(BLOCKS))
+
+    def digest(self, step: int) -> bytes:
+        return h("state", self.recipe, self.seed, step)
+
+
+@dataclass
+class SimNode:
+    """One node: key, onion, its own chain, its secrets."""
+
+    name: str
+    seed: int
+    kind: str = "honest"  # honest, metric (fabricates), process (lies about training), lazy, asleep
+    fingerprint: bytes = b"F" * 32
+    onion_values: onion.Onion = field(init=False)
+    key: keys.SigningKey = field(init=False)
+    seq: int = 0
+    prev: Cid | None = None
+    join_epoch: int = 0
+    runs: dict[Cid, prover.Run] = field(default_factory=dict)
+    found: dict[tuple[Cid, object], tuple[bytes, prover.Found, Cid]] = field(default_factory=dict)
+    announced: set[tuple[Cid, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.key = keys.SigningKey(h("key", self.name, self.seed))
+        self.onion_values = onion.Onion(h("onion", self.name, self.seed), ONION)
+
+
+class World:
+    """Nodes that share one set of records, epoch by epoch."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.records: list[Record] = []
+        self.heads: set[Cid] = set()
+        self.epoch = 0
+        self.truth: dict[Cid, Truth] = {}
+        self.nodes: dict[str, SimNode] = {}
+        self.mesh: Cid | None = None
+        self.qualities: dict[bytes, int] = {}
+
+    def write(self, node: SimNode, body: bodies.Body, epoch: int | None = None) -> Record:
+        record = sign(
+            node.key, body, mesh=self.mesh, seq=node.seq, prev=node.prev,
+            epoch=self.epoch if epoch is None else epoch, parents=tuple(sorted(self.heads)[:64]),
+        )  # fmt: skip
+        node.seq, node.prev = node.seq + 1, record.cid
+        self.heads -= set(record.past())
+        self.heads.add(record.cid)
+        self.records.append(record)
+        return record
+
+    def found(self, root: SimNode) -> None:
+        """Create the mesh, the root's join and a task."""
+        self.nodes[root.name] = root
+        genesis = bodies.Genesis(
+            name="sim", roots=(root.key.public,), time_ms=0, epoch_ms=1000, nonce=b"n" * 16, params={}
+        )
+        self.mesh = None
+        self.mesh = self.write(root, genesis).cid
+        self.join(root, None)
+        self.task = self.write(
+            root,
+            bodies.Task(
+                name="toy", metric="val_bpb", direction="min", unit="nano-bits/byte", sigma=5_000_000, gain_min=10_000_000,
+                budget_flops=1, segments=SEGMENTS, blocks=BLOCKS, block_tokens=10, val_bytes=VAL_BYTES, tolerance=1000,
+                data=Cid.of(b"data", RAW), evaluator=h("eval"), spec={}, baseline={"x": 0},
+            ),  # fmt: skip
+        ).cid
+
+    def invite(self, root: SimNode, endowment: int = 3 * bodies.ONE) -> tuple[Cid, keys.SigningKey]:
+        one_time = keys.SigningKey(h("invite", self.seed, len(self.records)))
+        body = bodies.Invite(key=one_time.public, endowment=endowment, uses=8, until=10**6)
+        return self.write(root, body).cid, one_time
+
+    def join(self, node: SimNode, ticket: tuple[Cid, keys.SigningKey] | None) -> None:
+        self.nodes[node.name] = node
+        node.join_epoch = self.epoch
+        invite = None
+        if ticket is not None:
+            assert self.mesh is not None
+            invite = (ticket[0], ticket[1].sign(invitation_message(self.mesh, node.key.public)))
+        self.write(
+            node,
+            bodies.Join(
+                family="CPU_TEST", device="toy", memory_mb=1, cores=1, fingerprint=node.fingerprint,
+                anchor=node.onion_values.anchor, role="research", agent="sim", invite=invite, stamp=None,
+            ),  # fmt: skip
+        )
+
+    def experiment(self, node: SimNode, quality: int, base: Cid | None, view: View, label: object = None) -> Record:
+        """A run whose true quality is ``quality`` nano-bits per byte; liars claim more."""
+        seed_epoch = self.epoch - 1
+        value = node.onion_values.value(seed_epoch - node.join_epoch)
+        bases = (base,) if base else ()
+        recipe: dict[str, int | bool | str] = {"x": quality if label is None else hash(label) % 2**31}
+        seed = run_seed(value, self.task, bases)
+        truth = Truth(quality, seed, h(sorted(recipe.items())))
+        losses, digests = truth.losses(), [truth.digest(k * STEPS // SEGMENTS) for k in range(SEGMENTS)]
+        if node.kind == "metric":
+            losses = tuple(loss - quality * VAL_BYTES // BLOCKS // 5 for loss in losses)
+        if node.kind == "process":
+            digests = [h("made up", k) for k in range(SEGMENTS)]
+        params, tail = h("params", truth.recipe, seed), h("tail", seed)
+        from spore_borg.records.merkle import state_digest
+
+        digests.append(state_digest(params, tail))
+        run = prover.Run(losses, tuple(digests), params, tail, h("ls", seed, node.name), h("ss", seed, node.name))
+        facts = prover.Facts(
+            recipe, "test", "because", bases, seed_epoch, "CPU_TEST", node.fingerprint, 1, STEPS, 1, 1, ()
+        )
+        states = [Cid.of(digest, RAW) for digest in digests[1:-1]]
+        task = view.tasks[self.task]
+        body = prover.claim_body(self.task, task, facts, run, Cid.of(params, RAW), states, "kept")
+        record = self.write(node, body)
+        node.runs[record.cid], self.truth[record.cid] = run, truth
+        return record
+
+    # what a worker would recompute
+    def recompute(self, node: SimNode, duty: Duty, view: View) -> prover.Found:
+        truth = self.truth[duty.experiment]
+        body = view.claims[duty.experiment].body
+        losses = truth.losses()
+        segments = []
+        for segment, step in duty.probe.segments:
+            first, last = segment * STEPS // SEGMENTS, (segment + 1) * STEPS // SEGMENTS
+            end = truth.digest(last) if segment < SEGMENTS - 1 else self.last_digest(truth)
+            liar = view_kind(self, view, duty.experiment) == "process"
+            start = h("made up", segment) if liar and segment else truth.digest(first)
+            segments.append((segment, step, start, truth.digest(first + step), end))
+        found = prover.Found(body.params, tuple((b, losses[b]) for b in duty.probe.blocks), tuple(segments), 1)
+        if node.kind == "lazy":
+            return prover.Found(body.params, tuple((b, 1) for b in duty.probe.blocks), tuple(segments), 1)
+        return found
+
+    def last_digest(self, truth: Truth) -> bytes:
+        from spore_borg.records.merkle import state_digest
+
+        return state_digest(h("params", truth.recipe, truth.seed), h("tail", truth.seed))
+
+    def perform(self, node: SimNode, view: View) -> None:
+        for duty in duties(view, node.key.public):
+            claim = view.claims[duty.experiment]
+            where = (duty.claim, duty.named)
+            if duty.what == "open":
+                truth = self.truth[duty.experiment]
+                inner = {
+                    (segment, step): truth.digest(segment * STEPS // SEGMENTS + step)
+                    for segment, step in prover.asked_inner(claim)
+                }
+                self.write(node, prover.opening(claim, node.runs[duty.experiment], inner))
+            elif duty.what in ("probe", "jury", "shadow") and where not in node.found:
+                found = self.recompute(node, duty, view)
+                nonce = h("nonce", node.name, where)[:16]
+                commit = self.write(node, prover.commit_body(duty.claim, node.key.public, nonce, found, duty.named))
+                node.found[where] = (nonce, found, commit.cid)
+            elif duty.what == "reveal" and where in node.found:
+                nonce, found, commit_cid = node.found[where]
+                self.write(node, prover.reveal_body(duty.claim, commit_cid, nonce, found))
+                node.found[where] = (nonce, found, commit_cid)
+            elif duty.what == "announce" and (duty.experiment, claim.announced) not in node.announced:
+                node.announced.add((duty.experiment, claim.announced))
+                self.write(node, bodies.Announce(target=duty.experiment))
+
+    def seal(self, node: SimNode, view: View) -> None:
+        value = node.onion_values.value(self.epoch - node.join_epoch)
+        round_ = max(0, view.round_settled)
+        self.write(node, bodies.Seal(value=value, round=round_, digest=view.digest_of(round_)))
+
+    def tick(self, acts: object = None) -> View:
+        """One epoch: everyone does its duties, then ``acts(view)``, then everyone seals."""
+        self.epoch += 1
+        view = View(self.records)
+        for node in list(self.nodes.values()):
+            if node.kind != "asleep":
+                self.perform(node, view)
+        if callable(acts):
+            acts(view)
+        for node in self.nodes.values():
+            if node.kind != "asleep":
+                self.seal(node, view)
+        return View(self.records)
+
+
+def view_kind(world: World, view: View, experiment: Cid) -> str:
+    author = view.dag.records[view.dag.index[experiment]].author
+    return next(node.kind for node in world.nodes.values() if node.key.public == author)
