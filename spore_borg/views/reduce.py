@@ -277,7 +277,7 @@ class View:
             return "Its task is not an acknowledged record."
         if any(base not in self.claims and base not in self.crashed for base in body.bases):
             return "A base is not an acknowledged experiment."
-        if any(self._body(base).task != body.task for base in body.bases):
+        if any(self.body_of(base).task != body.task for base in body.bases):
             return "A base belongs to another task."
         if body.loss_sum is None or body.metric != body.loss_sum // task.val_bytes:
             return "Its metric is not the sum of its losses."
@@ -290,7 +290,8 @@ class View:
             return "Its author has revealed no onion value for the seed's epoch before it."
         return ""
 
-    def _body(self, experiment: Cid) -> Experiment:
+    def body_of(self, experiment: Cid) -> Experiment:
+        """The body of an experiment in the set."""
         body: Experiment = self.dag.records[self.dag.index[experiment]].body
         return body
 
@@ -300,6 +301,10 @@ class View:
         if at is None or self.dag.records[at].seq >= record.seq:
             return None
         return self.value(record.author, record.body.seed_epoch)
+
+    def seed_of(self, record: Record, value: bytes) -> int:
+        """The seed that a run had to use, given its author's onion value."""
+        return draw.run_seed(value, record.body.task, record.body.bases)
 
     def _evidence(self, record: Record, round_: int) -> None:
         claim = self.by_instance.get(record.body.target)

@@ -1,0 +1,325 @@
+"""A view as table rows: what faces read. The tables are in ``store/schema.sql``; nothing here knows SQLite.
+
+Ids become base32 text, verdicts become the words of the pages, and every row says why it is as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spore_borg.records.cid import Cid
+from spore_borg.records.envelope import Record
+from spore_borg.records.keys import node_name
+from spore_borg.views import evidence as ev
+from spore_borg.views import verdicts
+from spore_borg.views.frontier import Frontier, Step, show
+from spore_borg.views.reduce import View
+from spore_borg.views.reputation import influence
+from spore_borg.views.settle import recipe_digest
+from spore_borg.views.titles import title
+from spore_borg.views.verdicts import Claim, Evidence
+
+Row = dict[str, Any]
+WORD = {verdicts.ACCEPTED: "confirmed", verdicts.REFUTED: "refuted", verdicts.VOID: "inconclusive"}
+PPM = 1_000_000
+
+
+def tables(view: View, seq: Mapping[Cid, int], me: bytes) -> dict[str, list[Row]]:
+    """All rows of all tables.
+
+    Args:
+        view: the fold.
+        seq: local position of every record, for paging only.
+        me: this node's key.
+    """
+    return {
+        "meta": _meta(view, me),
+        "task": [_task(view, cid) for cid in view.tasks],
+        "record": [_record(view, record, seq[record.cid]) for record in view.dag.records if record.cid in seq],
+        "experiment": list(_experiments(view, seq)),
+        "frontier": list(_frontiers(view, seq)),
+        "attestation": list(_attestations(view)),
+        "ledger": [_ledger(number, entry) for number, entry in enumerate(view.ledger.entries, 1)],
+        "node": list(_nodes(view)),
+        "round": [
+            {
+                "round": r.round, "epoch": r.epoch, "seals": r.seals, "trust": r.trust, "trust_total": r.trust_total,
+                "acknowledged": r.acknowledged, "digest": r.digest.hex(),
+            }
+            for r in view.rounds
+        ],
+        "queue": [_queue(view, claim) for claim in view.pending],
+    }  # fmt: skip
+
+
+def _meta(view: View, me: bytes) -> list[Row]:
+    settled, latest = view.round_settled, view.round
+    digest = view.digest_of(settled)
+    newest = view.digest_of(latest)
+    others = sum(1 for who in view.ledger.trust if who != me)
+    values = {
+        "mesh": str(view.genesis.cid) if view.genesis else "",
+        "mesh_name": view.genesis.body.name if view.genesis else "",
+        "epoch_ms": str(view.genesis.body.epoch_ms) if view.genesis else "",
+        "time_ms": str(view.genesis.body.time_ms) if view.genesis else "",
+        "round": str(latest),
+        "round_settled": str(settled),
+        "epoch_latest": str(view.rounds[-1].epoch if view.rounds else 0),
+        "digest": digest.hex() if digest else "",
+        "digest_latest": newest.hex() if newest else "",
+        "records": str(len(view.dag.records)),
+        "me": node_name(me),
+        "status": "mesh" if others else "solo",
+    }
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _task(view: View, cid: Cid) -> Row:
+    task = view.tasks[cid]
+    record = view.dag.records[view.dag.index[cid]]
+    body = {**task.to_map(), "data": str(task.data), "evaluator": task.evaluator.hex()}
+    names = (
+        "name",
+        "metric",
+        "direction",
+        "unit",
+        "sigma",
+        "gain_min",
+        "budget_flops",
+        "segments",
+        "blocks",
+        "val_bytes",
+    )
+    return {
+        "cid": str(cid), **{name: getattr(task, name) for name in names}, "data": str(task.data),
+        "evaluator": task.evaluator.hex(), "author": node_name(record.author), "body": json.dumps(body, sort_keys=True),
+    }  # fmt: skip
+
+
+def _record(view: View, record: Record, seq: int) -> Row:
+    target = getattr(record.body, "target", None)
+    if target is not None and target in view.by_instance:
+        target = view.by_instance[target].target.cid
+    return {
+        "seq": seq, "cid": str(record.cid), "kind": record.kind, "author": node_name(record.author), "aseq": record.seq,
+        "epoch": record.epoch, "round": view.ack.get(record.cid), "target": str(target) if target else None,
+        "title": title(view, record), "size_bytes": len(record.raw),
+    }  # fmt: skip
+
+
+def _experiments(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
+    best = {step.cid: (1 if step is steps[-1] else 2) for _, steps, _ in _chosen(view) for step in steps}
+    depths: dict[Cid, int] = {}
+    for record in view.dag.records:
+        if record.kind != "experiment" or record.cid not in seq:
+            continue
+        body = record.body
+        depths[record.cid] = 1 + max((depths.get(base, 0) for base in body.bases), default=-1)
+        claim = view.claims.get(record.cid)
+        base_body = view.body_of(body.bases[0]) if body.bases else None
+        gain = None
+        if base_body is not None and body.metric is not None and base_body.metric is not None:
+            gain = base_body.metric - body.metric
+        yield {
+            "seq": seq[record.cid], "cid": str(record.cid), "task": str(body.task), "class": body.family,
+            "author": node_name(record.author), "epoch": record.epoch,
+            "base": str(body.bases[0]) if body.bases else None,
+            "base2": str(body.bases[1]) if len(body.bases) > 1 else None, "depth": depths[record.cid],
+            "operator": body.operator, "why": body.why, "recipe": json.dumps(body.recipe, sort_keys=True),
+            "recipe_digest": recipe_digest(body.recipe).hex(),
+            "changed": json.dumps(changed(base_body.recipe if base_body else {}, body.recipe) if base_body else []),
+            "seed": _seed(view, record), "metric": body.metric, "gain": gain, "steps": body.steps, "flops": body.flops,
+            "cpu_ms": body.cpu_ms, "params_count": body.params_count, "weights": str(body.weights) if body.weights else None,
+            "fingerprint": body.fingerprint.hex(), "curve": json.dumps(body.curve), "outcome": body.outcome,
+            "error": body.error or None, "frontier": best.get(record.cid, 0), **standing(view, record, claim),
+        }  # fmt: skip
+
+
+def standing(view: View, record: Record, claim: Claim | None) -> Row:
+    """Where an experiment stands, as the columns verdict, stage, reason, rounds and frontier_why."""
+    ack = view.ack.get(record.cid)
+    note = view.notes.get(record.cid)
+    if claim is None:
+        stage = "received" if ack is None else "settled"
+        reason = note or "Received and valid; not yet acknowledged by more than half of the rooted trust."
+        return {
+            "verdict": "unverified", "stage": stage, "reason": reason, "round_ack": ack, "round_settled": ack if note else None,
+            "settled": int(bool(note) and ack is not None and ack <= view.round_settled),
+            "frontier_why": note or "It has no verdict yet.",
+        }  # fmt: skip
+    verdict = WORD.get(claim.verdict or "", "unverified")
+    if claim.verdict is None:
+        why = "It has no verdict yet: " + claim.reason
+    else:
+        why = view.frontier_why.get(record.cid) or "It is not on the frontier: " + claim.reason
+    old = claim.round_settled is not None and claim.round_settled <= view.round_settled
+    return {
+        "verdict": verdict, "stage": claim.stage, "reason": claim.reason, "round_ack": ack,
+        "round_settled": claim.round_settled, "settled": int(old), "frontier_why": why,
+    }  # fmt: skip
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[list[Any]]:
+    """Fields that differ: [field, before, after], by name."""
+    names = sorted(before.keys() | after.keys())
+    return [
+        [name, before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)
+    ]
+
+
+def _seed(view: View, record: Record) -> str:
+    value = view.seed_value(record)
+    return "" if value is None else str(view.seed_of(record, value))
+
+
+def _chosen(view: View) -> Iterator[tuple[tuple[Cid, str], list[Step], str]]:
+    """The frontier of every task and class: the confirmed one, else what stands unverified."""
+    for key in sorted(view.frontiers.keys() | view.solo.keys()):
+        confirmed = view.frontiers[key].steps if key in view.frontiers else []
+        if confirmed:
+            yield key, confirmed, "confirmed"
+        elif key in view.solo and view.solo[key].steps:
+            yield key, view.solo[key].steps, "solo"
+
+
+def _frontiers(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
+    for (task, family), steps, status in _chosen(view):
+        pool: Frontier = (view.frontiers if status == "confirmed" else view.solo)[task, family]
+        for number, step in enumerate(steps):
+            claim = view.claims[step.cid]
+            last = number == len(steps) - 1
+            yield {
+                "task": str(task), "class": family, "step": number, "cid": str(step.cid), "recipe_digest": step.recipe.hex(),
+                "seq": seq.get(step.cid, 0), "metric": pool.mean(step.recipe) if last else step.metric,
+                "runs": len(pool.runs[step.recipe]) if last else step.runs, "gain": step.gain, "threshold": step.threshold,
+                "round": step.round, "author": node_name(step.author), "status": status,
+                "verdicts": sum(e.finding is not None and e.finding.word == "pass" for e in claim.evidence.values()),
+            }  # fmt: skip
+
+
+def _attestations(view: View) -> Iterator[Row]:
+    number = 0
+    for claim in sorted(view.by_instance.values(), key=lambda item: (item.round_ack, item.cid)):
+        expected = set(claim.probes) | set(claim.evidence)
+        for who in sorted(expected):
+            number += 1
+            yield _attestation(view, claim, who, claim.evidence.get(who), number, jury=False)
+        for who in sorted(claim.jury):
+            number += 1
+            yield _attestation(view, claim, who, claim.jury[who], number, jury=True)
+
+
+def _attestation(
+    view: View, claim: Claim, who: bytes, item: Evidence | None, number: int, *, jury: bool
+) -> Row:
+    probe = claim.probes.get(who) or claim.shadows.get(who)
+    member = view.members.get(who)
+    finding = item.finding if item else None
+    word = finding.word if finding else ("no-show" if claim.stage == "settled" else "waiting")
+    note = finding.note if finding else ""
+    if jury and claim.named is not None:
+        said = claim.ruling.get(who, "")
+        word = {"fraud": "fail", "clear": "pass", "between": "void"}.get(said, word)
+        note = f"jury: recomputed {verdicts.describe(claim.named)}"
+    elif not note and probe is not None:
+        note = f"{len(probe.blocks)} blocks to evaluate, {len(probe.segments)} segments to replay"
+    tier = "jury" if jury else "+".join(t for t, on in _tiers(probe) if on)
+    reveal = item.reveal if item else None
+    return {
+        "id": number, "target": str(claim.target.cid), "claim": str(claim.cid), "author": node_name(who),
+        "class": member.join.body.family if member and member.join else "", "drawn": int(who in claim.probes),
+        "jury": int(jury), "commit_cid": str(item.commit.cid) if item else None,
+        "reveal_cid": str(reveal.cid) if reveal else None, "tier": tier or "T1", "word": word, "probe": note,
+        "delta": str(finding.loss_delta_max) if finding and probe and probe.blocks else None,
+        "tolerance": str(claim.task.tolerance), "detail": json.dumps(_detail(claim, reveal)),
+        "round": item.reveal_round if item else None,
+    }  # fmt: skip
+
+
+def _tiers(probe: Any) -> list[tuple[str, bool]]:
+    return [] if probe is None else [("T1", bool(probe.blocks)), ("T2", bool(probe.segments))]
+
+
+def _detail(claim: Claim, reveal: Record | None) -> Row:
+    """The opened evidence: recomputed against claimed."""
+    if reveal is None or claim.opening is None:
+        return {}
+    opened = claim.opening.body
+    return {
+        "blocks": [
+            [b, loss, opened.losses[b] if b < len(opened.losses) else None] for b, loss in reveal.body.losses
+        ],
+        "segments": [
+            [k, step, start == opened.digests[k], end == opened.digests[k + 1]]
+            for k, step, start, _inner, end in reveal.body.segments
+            if k + 1 < len(opened.digests)
+        ],
+        "weights": reveal.body.params == claim.body.params if reveal.body.params else None,
+        "cpu_ms": reveal.body.cpu_ms,
+    }
+
+
+def _ledger(number: int, entry: Any) -> Row:
+    return {
+        "id": number, "node": node_name(entry.node), "round": entry.round, "rule": entry.rule, "amount": entry.amount,
+        "total": entry.total, "cause": str(entry.cause) if entry.cause else None, "sentence": entry.sentence,
+    }  # fmt: skip
+
+
+def _nodes(view: View) -> Iterator[Row]:
+    capped, total = influence(view.ledger.trust), max(1, sum(view.ledger.trust.values()))
+    counts: dict[bytes, list[int]] = {}
+    last: dict[bytes, Record] = {}
+    seals: dict[bytes, Record] = {}
+    for record in view.dag.records:
+        count = counts.setdefault(record.author, [0, 0, 0])
+        count[0] += 1
+        count[1] += record.kind == "experiment"
+        count[2] += record.kind == "attest_reveal"
+        if record.author not in last or record.seq > last[record.author].seq:
+            last[record.author] = record
+        if record.kind == "seal" and (record.author not in seals or record.seq > seals[record.author].seq):
+            seals[record.author] = record
+    for key in sorted(counts):
+        member, account, seal = view.members.get(key), view.ledger.accounts.get(key), seals.get(key)
+        join = member.join.body if member and member.join else None
+        profile = member.profile.body if member and member.profile else None
+        yield {
+            "name": node_name(key), "display": profile.display_name if profile else None,
+            "class": join.family if join else "", "fingerprint": join.fingerprint.hex() if join else "",
+            "device": join.device if join else "", "role": join.role if join else "", "root": int(key in view.ledger.roots),
+            "score": account.score if account else 0, "frauds": account.frauds if account else 0,
+            "trust": view.ledger.trust.get(key, 0), "influence_ppm": capped.get(key, 0) * PPM // total,
+            "banned": int(account.banned) if account else 0,
+            "banned_cause": str(account.banned_cause) if account and account.banned_cause else None,
+            "records": counts[key][0], "experiments": counts[key][1], "attestations": counts[key][2],
+            "last_epoch": last[key].epoch, "last_round": member.round_seen if member and member.round_seen >= 0 else None,
+            "digest": seal.body.digest.hex() if seal and seal.body.digest else None,
+            "digest_round": seal.body.round if seal and seal.body.digest else None,
+            "profile": json.dumps(profile.to_map()) if profile else None,
+        }  # fmt: skip
+
+
+def _queue(view: View, claim: Claim) -> Row:
+    waited = view.round - claim.round_ack
+    frontier = view.solo.get((claim.target.body.task, claim.body.family))
+    promising = bool(
+        frontier and frontier.steps and claim.body.metric and claim.body.metric < frontier.steps[-1].metric
+    )
+    parts = {
+        "waiting": waited,
+        "may move the frontier": 20 if promising else 0,
+        "new author": 5 if claim.new_author else 0,
+    }
+    return {
+        "claim": str(claim.cid), "target": str(claim.target.cid), "task": str(claim.target.body.task),
+        "author": node_name(claim.author), "class": claim.body.family, "stage": claim.stage, "priority": sum(parts.values()),
+        "parts": json.dumps(parts), "drawn": json.dumps([node_name(who) for who in sorted(claim.probes)]),
+        "waiting_for": json.dumps([node_name(who) for who in claim.waiting_for(set(view.ledger.trust))]),
+        "round_deadline": claim.deadline(), "sentence": claim.reason,
+    }  # fmt: skip
+
+
+__all__ = ["changed", "show", "standing", "tables"]

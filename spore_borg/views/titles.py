@@ -1,0 +1,48 @@
+"""One line of words for every record, made from its body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spore_borg.records.envelope import Record
+from spore_borg.views.frontier import show
+
+if TYPE_CHECKING:
+    from spore_borg.views.reduce import View
+
+
+def title(view: View, record: Record) -> str:
+    """What a list shows for this record; at most 120 characters."""
+    return _words(view, record)[:120]
+
+
+def _words(view: View, record: Record) -> str:
+    body = record.body
+    match record.kind:
+        case "genesis":
+            return f"The mesh {body.name} begins"
+        case "join":
+            return f"A {body.family} node joins to {body.role}"
+        case "invite":
+            return f"An invitation for up to {body.uses} node(s)"
+        case "profile":
+            return f"Profile: {body.display_name}"
+        case "seal":
+            return f"Seal of epoch {record.epoch}"
+        case "task":
+            return f"Task {body.name}: {body.metric}, {body.direction}"
+        case "intent":
+            return f"About to run recipe {body.recipe.hex()[:8]}"
+        case "experiment":
+            result = "crashed" if body.metric is None else f"{show(body.metric)} bpb"
+            return f"{body.operator}: {body.why} ({result})"
+        case "announce":
+            return "Asks again for verification"
+        case "attest_commit":
+            return "Commits to evidence" + (" for a jury" if body.named else "")
+        case "open":
+            return f"Opens its claim for {len(body.commits)} verifier(s)"
+        case "attest_reveal":
+            return f"Evidence: {len(body.losses)} blocks, {len(body.segments)} segments"
+        case _:
+            return record.kind
