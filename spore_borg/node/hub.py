@@ -1,0 +1,212 @@
+"""The heart of a node: the log with its one writer, the current view, and who wants to know of news.
+
+A record's way is one line: ``offer`` or ``write`` → log → ``view`` → tables. Nothing else writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from spore_borg.home import Home
+from spore_borg.records.admit import Stub, check_context
+from spore_borg.records.bodies import Body
+from spore_borg.records.cid import Cid
+from spore_borg.records.envelope import Record, parse, sign
+from spore_borg.records.keys import SigningKey, node_name
+from spore_borg.records.reasons import Missing, Refused
+from spore_borg.node.clock import Clock
+from spore_borg.store.blobs import Blobs
+from spore_borg.store.log import Log
+from spore_borg.store.tables import Tables
+from spore_borg.views.reduce import View
+from spore_borg.views.rows import tables
+
+log = logging.getLogger("spore_borg")
+
+EVENTS_KEPT = 50
+REFRESH_MIN_S = 0.25  # records that arrive together are folded together
+REFRESH_SHARE = 4  # folding takes at most 1/(1 + this) of the time
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an offered record: stored, known, missing (with ``missing``), later or refused."""
+
+    word: str
+    cid: Cid | None = None
+    missing: tuple[Cid, ...] = ()
+    code: str = ""
+
+
+class Hub:
+    """One node's records, view and news.
+
+    Attributes:
+        key: the node's signing key; me: its public half; mesh: the mesh's cid.
+        view: the newest fold; its records are a prefix of the log's.
+        clock: None until the genesis is here.
+    """
+
+    def __init__(self, home: Home, key: SigningKey, mesh: Cid | None) -> None:
+        self.home, self.key, self.me, self.mesh = home, key, key.public, mesh
+        self.log = Log(home.log)
+        self.blobs = Blobs(home.blobs)
+        self.tables = Tables(home.views)
+        self.records: list[Record] = []
+        self.seq: dict[Cid, int] = {}
+        self._stubs: dict[Cid, Stub] = {}
+        self._own: list[Record] = []
+        self.clock: Clock | None = None
+        for seq, record in self.log.scan():
+            self._learn(record, seq)
+        self.view = View(self.records)
+        self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        self.on_event: list[Callable[[dict[str, Any]], None]] = []
+        self.on_stored: list[Callable[[list[Record], bytes | None], None]] = []
+        self._news = trio.Event()  # records were stored
+        self._changed = trio.Event()  # the view was folded anew
+
+    def close(self) -> None:
+        """Close the files."""
+        self.tables.close()
+        self.log.close()
+
+    # ---- taking records in
+
+    def _learn(self, record: Record, seq: int) -> None:
+        self.records.append(record)
+        self.seq[record.cid] = seq
+        self._stubs[record.cid] = Stub(record.author, record.seq, record.epoch)
+        if record.author == self.me:
+            self._own.append(record)
+        if record.kind == "genesis" and self.clock is None and record.cid == (self.mesh or record.cid):
+            self.mesh = record.cid
+            self.clock = Clock(record.body.time_ms, record.body.epoch_ms)
+
+    def epoch(self) -> int:
+        """The local clock's epoch; without a genesis there is none, and nothing counts as future."""
+        return self.clock.epoch() if self.clock else 1 << 40
+
+    def offer(self, raws: list[bytes], source: bytes | None) -> list[Outcome]:
+        """Admit records that a peer sent, in one transaction; what is stored is on the disk when it returns."""
+        outcomes: list[Outcome] = []
+        fresh: dict[Cid, Record] = {}
+        stubs: dict[Cid, Stub] = {}
+        for raw in raws:
+            outcomes.append(self._judge(raw, fresh, stubs))
+        self._store(list(fresh.values()), source)
+        return outcomes
+
+    def _judge(self, raw: bytes, fresh: dict[Cid, Record], stubs: dict[Cid, Stub]) -> Outcome:
+        cid = Cid.of(raw)
+        if cid in self._stubs or cid in stubs:
+            return Outcome("known", cid)
+        try:
+            record = parse(raw)
+            if self.mesh is None:
+                raise Refused("wrong-mesh")
+            check_context(record, self.mesh, lambda c: self._stubs.get(c) or stubs.get(c), self.epoch())
+        except Missing as error:
+            return Outcome("missing", cid, tuple(Cid(c) for c in error.cids))
+        except Refused as error:
+            return Outcome("later" if error.code == "future-epoch" else "refused", cid, code=error.code)
+        fresh[cid], stubs[cid] = record, Stub(record.author, record.seq, record.epoch)
+        return Outcome("stored", cid)
+
+    def _store(self, records: list[Record], source: bytes | None) -> None:
+        if not records:
+            return
+        for record, appended in zip(records, self.log.append(records, _now_ms()), strict=True):
+            self._learn(record, appended.seq)
+        self._tell(records, source)
+
+    def _tell(self, records: list[Record], source: bytes | None) -> None:
+        for listener in self.on_stored:
+            listener(records, source)
+        self._news.set()
+
+    # ---- own records
+
+    def write(self, body: Body) -> Record:
+        """Sign, store and then publish this node's next record. It names everything seen as its past."""
+        parents = tuple(self.log.heads())
+        epoch = max(self.epoch() if self.clock else 0, *(self._stubs[cid].epoch for cid in parents), 0)
+
+        def build(last: tuple[int, Cid] | None) -> Record:
+            seq, prev = (last[0] + 1, last[1]) if last else (0, None)
+            mesh = None if body.KIND == "genesis" else self.mesh
+            return sign(self.key, body, mesh=mesh, seq=seq, prev=prev, epoch=epoch, parents=parents)
+
+        record = self.log.append_own(self.me, build, _now_ms())
+        self._learn(record, self.log.seq_of(record.cid) or 0)
+        self._tell([record], None)
+        return record
+
+    def own(self, kind: str) -> list[Record]:
+        """This node's own records of a kind, oldest first."""
+        return [record for record in self._own if record.kind == kind]
+
+    # ---- the view
+
+    async def refresh_forever(self) -> None:
+        """Fold the view anew whenever records came, but never spend most of the time on it."""
+        self._publish_tables()
+        while True:
+            await self._news.wait()
+            await trio.sleep(REFRESH_MIN_S)
+            self._news = trio.Event()
+            began = time.monotonic()
+            await self.refresh()
+            await trio.sleep((time.monotonic() - began) * REFRESH_SHARE)
+
+    async def refresh(self) -> None:
+        """Fold the records of now."""
+        records = list(self.records)
+        view = await trio.to_thread.run_sync(View, records)
+        before, self.view = self.view, view
+        await trio.to_thread.run_sync(self._publish_tables)
+        self._report(before, view)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _publish_tables(self) -> None:
+        self.tables.publish(tables(self.view, self.seq, self.me))
+
+    async def changed(self) -> None:
+        """Wait for the next fold."""
+        await self._changed.wait()
+
+    async def until(self, condition: Callable[[View], bool]) -> None:
+        """Wait until a condition holds of the view."""
+        while not condition(self.view):
+            await self.changed()
+
+    def _report(self, before: View, after: View) -> None:
+        for cid, claim in after.claims.items():
+            old = before.claims.get(cid)
+            if claim.verdict and (old is None or old.cid != claim.cid or old.verdict is None):
+                whose = "own claim" if claim.author == self.me else f"claim of {node_name(claim.author)[:8]}"
+                text = f"{claim.verdict}: {whose} {str(cid)[-8:]}. {claim.reason} {after.frontier_why.get(cid, '')}".strip()
+                self.event("verdict", text, cid=str(cid), verdict=claim.verdict, metric=claim.body.metric)
+
+    # ---- news
+
+    def event(self, what: str, text: str, **fields: Any) -> None:
+        """Tell the faces that something happened: a word, a sentence, and what machines may want."""
+        epoch = self.epoch() if self.clock else 0
+        item = {"event": what, "epoch": epoch, "time_ms": _now_ms(), "text": text, **fields}
+        self.events.append(item)
+        log.info("epoch %s %s: %s", epoch, what, text)
+        for listener in self.on_event:
+            listener(item)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,31 @@
+"""Between a task record and the settings that the harness takes: one mapping, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spore_borg.records.bodies import Task
+from spore_borg.records.cid import Cid
+
+_SHARED = (
+    "name", "metric", "direction", "unit", "sigma", "gain_min", "budget_flops", "segments", "blocks", "block_tokens",
+    "val_bytes",
+)  # fmt: skip
+TOLERANCE_UNATS = 10  # 1e-5 nats a token: fp32 evaluation of one checkpoint differs by 2.2e-7 across CPUs
+NANO_BITS_PER_UNAT = 1443  # 1e-6 / ln 2, in nano-bits, rounded up
+
+
+def task_spec(task: Task) -> dict[str, Any]:
+    """What the worker is told: the record's fields and the harness's own settings, flat."""
+    return {**task.spec, **{name: getattr(task, name) for name in _SHARED}, "baseline": task.baseline}
+
+
+def task_body(spec: Mapping[str, Any], data: Cid, evaluator: bytes) -> Task:
+    """The record of a shipped task, whose dataset is the blob ``data``."""
+    own = {name: value for name, value in spec.items() if name not in _SHARED and name != "baseline"}
+    return Task(
+        **{name: spec[name] for name in _SHARED},
+        tolerance=TOLERANCE_UNATS * NANO_BITS_PER_UNAT * spec["block_tokens"],
+        data=data, evaluator=evaluator, spec=own, baseline=dict(spec["baseline"]),
+    )  # fmt: skip
