@@ -7,7 +7,6 @@ of :mod:`spore_borg.errors`.
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -76,6 +75,11 @@ def call(arguments: list[str]) -> int:
     except BrokenPipeError:
         quiet_stdout()
         return EXIT_DONE  # the reader (`head`, a pager) has seen enough
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        quiet_stdout()
+        return EXIT_DONE  # click meets the closed pipe first when it prints help
     except (KeyboardInterrupt, click.Abort):
         return _fail(frame, EXIT_INTERRUPTED, "Interrupted", "Interrupted.")
     except BorgError as error:
@@ -88,7 +92,7 @@ def call(arguments: list[str]) -> int:
     except OSError as error:
         return _fail(frame, EXIT_ERROR, "SystemError", f"The system refused: {error}")
     except Exception as error:  # the outermost frame: a defect of ours, told as one, with its traceback
-        traceback.print_exc()
+        _print_traceback()
         message = f"This is a defect of spore_borg ({type(error).__name__}: {error}). Please report it."
         return _fail(Frame(json=frame.json), EXIT_ERROR, "Defect", message)
     return result if isinstance(result, int) else EXIT_DONE
@@ -97,7 +101,7 @@ def call(arguments: list[str]) -> int:
 def _fail(frame: Frame, code: int, kind: str, message: str) -> int:
     """Say an error on stderr, or as JSON on stdout, and give its exit code back."""
     if frame.verbose and sys.exc_info()[0] is not None:
-        traceback.print_exc()
+        _print_traceback()
     try:
         if frame.json:
             click.echo(dumps({"error": {"code": code, "kind": kind, "message": message}}))
@@ -106,3 +110,10 @@ def _fail(frame: Frame, code: int, kind: str, message: str) -> int:
     except BrokenPipeError:
         quiet_stdout()
     return code
+
+
+def _print_traceback() -> None:
+    """The traceback of the error being handled, on stderr."""
+    import traceback  # costs as much as all of ours together, and is rarely needed
+
+    traceback.print_exc()

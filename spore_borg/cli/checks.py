@@ -136,7 +136,7 @@ def disk(home: Path) -> Check:
         return Check("disk", "bad", found, fix)
     if free_bytes < DISK_FREE_BYTES_LOW:
         return Check(
-            "disk", "warn", found, "Enough to start. `borg config set blobs.size_bytes_max N` sets a budget."
+            "disk", "warn", found, "Enough to start. `borg config set blob_budget_mb N` sets a budget."
         )
     return Check("disk", "ok", found)
 

@@ -5,14 +5,12 @@ Imports nothing but click and the standard library: ``borg --help`` must stay as
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,13 +20,15 @@ JSON_HELP = "Print one JSON value instead of text; errors too."
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(slots=True)
 class Frame:
-    """The global options of one call."""
+    """The global options of one call. No dataclass: importing those would cost more than all the rest here."""
 
-    home_given: str | None = None
-    json: bool = False
-    verbose: bool = False
+    __slots__ = ("home_given", "json", "verbose")
+
+    def __init__(self, home_given: str | None = None, json: bool = False, verbose: bool = False) -> None:
+        self.home_given = home_given
+        self.json = json
+        self.verbose = verbose
 
     @property
     def home(self) -> Path:
@@ -48,7 +48,7 @@ def command(name: str, **attributes: Any) -> Callable[[Function], click.Command]
         def framed(**values: Any) -> Any:
             return function(click.get_current_context().ensure_object(Frame), **values)
 
-        return click.command(name, **attributes)(json_option(framed))
+        return click.command(name, cls=click.Command, **attributes)(json_option(framed))
 
     return declare
 
@@ -107,6 +107,8 @@ class LazyGroup(click.Group):
 
 def to_plain(value: object) -> object:
     """A value as JSON can hold it: dataclasses as objects, bytes as hex, paths as text."""
+    import dataclasses
+
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
