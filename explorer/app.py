@@ -1,0 +1,319 @@
+"""The web server: addresses, headers, errors. Read-only: GET and HEAD, nothing else.
+
+Every page function gets its own read-only snapshot in a worker thread; answers are cached by address and version.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from explorer import pages, render, show
+from explorer.db import Db
+from explorer.live import TOPICS, Hub
+from explorer.pages.body import raw_of
+from explorer.values import Page, to_json
+from spore_borg.errors import BorgError, IntegrityError, NotFound, UsageError
+
+CACHE_ENTRIES = 64
+CACHE_BODY_MAX = 1 << 20
+GZIP_FROM_BYTES = 500
+URL_CHARS_MAX = 2_000
+LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+
+HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+MEDIA = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+PROBLEM_STATUS: tuple[tuple[type[BorgError], int, str], ...] = (
+    (NotFound, 404, "Not found"),
+    (UsageError, 400, "This address asks for something that cannot be"),
+    (IntegrityError, 503, "The views cannot be read"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An answer ready to be sent, plain and compressed."""
+
+    media: str
+    plain: bytes
+    packed: bytes | None
+    etag: str
+
+
+def body_of(media: str, plain: bytes) -> Body:
+    """Compress and fingerprint an answer."""
+    packed = gzip.compress(plain, 6, mtime=0) if len(plain) >= GZIP_FROM_BYTES else None
+    return Body(media, plain, packed, f'W/"{hashlib.sha256(plain).hexdigest()[:20]}"')
+
+
+def answer(request: Request, body: Body, cache: str = "no-cache") -> Response:
+    """Send a body, or 304 if the viewer has it."""
+    headers = {"etag": body.etag, "cache-control": cache, "vary": "accept-encoding"}
+    known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
+    if body.etag in known:
+        return Response(status_code=304, headers=headers)
+    if body.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        headers["content-encoding"] = "gzip"
+        return Response(body.packed, media_type=body.media, headers=headers)
+    return Response(body.plain, media_type=body.media, headers=headers)
+
+
+class Guard:
+    """Outermost: method, host, length of the address, and the headers that every answer carries."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, explorer: Explorer) -> None:
+        self.app = app
+        self.explorer = explorer
+        self.hosts = hosts  # None: any, when bound to more than loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+            await send(message)
+
+        refused = self._refuse(Request(scope))
+        await (self.app if refused is None else refused)(scope, receive, with_headers)
+
+    def _refuse(self, request: Request) -> Response | None:
+        if request.method not in {"GET", "HEAD"}:
+            response = problem(request, 405, "Read-only", "These pages only answer GET and HEAD. Act with `borg`.")
+            response.headers["allow"] = "GET, HEAD"
+            return response
+        if self.hosts is not None and host_name(request.headers.get("host", "")) not in self.hosts:
+            detail = "This explorer is for this machine only. Open it as http://127.0.0.1 or http://localhost."
+            return problem(request, 421, "Wrong host", detail)
+        if len(request.scope.get("raw_path") or b"") + len(request.scope["query_string"]) > URL_CHARS_MAX:
+            return problem(request, 414, "Address too long", f"An address has at most {URL_CHARS_MAX} characters.")
+        return None
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without its port."""
+    host = header.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host
+
+
+def wants_json(request: Request) -> bool:
+    """Whether an error should be JSON: the address or the Accept header says so."""
+    accept = request.headers.get("accept", "")
+    return request.url.path.endswith(".json") or ("json" in accept and "html" not in accept)
+
+
+def problem(request: Request, status: int, title: str, detail: str) -> Response:
+    """An error: RFC 9457 for programs, a page for people, with its true status either way."""
+    headers = {"cache-control": "no-store"}
+    if wants_json(request):
+        text = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+        return Response(text, status, headers, media_type="application/problem+json")
+    return Response(render.problem_html(status, title, detail), status, headers, media_type="text/html")
+
+
+class Explorer:
+    """The pages of one home directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.hub = Hub(home)
+        self._cache: OrderedDict[tuple[object, ...], Body] = OrderedDict()
+        self._static = {
+            name: body_of(MEDIA.get(Path(name).suffix, "application/octet-stream"), raw)
+            for name, raw in render.static_files().items()
+        }
+
+    def _build(self, make: Callable[[Db], Page], twin: bool, path: str) -> Body | str:
+        """Build one page in a snapshot; a text is an address to go to instead."""
+        db = Db(self.home)
+        try:
+            with db.snapshot():
+                page = make(db)
+            if isinstance(page, pages.RecordsPage) and page.hit and not twin:
+                return page.hit
+            if twin:
+                return body_of("application/json", to_json(page).encode())
+            return body_of("text/html; charset=utf-8", render.html(page, path).encode())
+        finally:
+            db.close()
+
+    async def page(self, request: Request, make: Callable[[Db], Page], twin: bool) -> Response:
+        """Answer with a page, from the cache while the versions stand."""
+        versions = tuple(sorted(self.hub.versions.items()))
+        key = (request.url.path, request.url.query, versions)
+        found = self._cache.get(key) if versions else None
+        if found is None:
+            built = await anyio.to_thread.run_sync(self._build, make, twin, str(request.url.path))
+            if isinstance(built, str):
+                return RedirectResponse(built, 303)
+            found = built
+            if versions and len(found.plain) <= CACHE_BODY_MAX:
+                self._cache[key] = found
+        else:
+            self._cache.move_to_end(key)
+        while len(self._cache) > CACHE_ENTRIES:
+            self._cache.popitem(last=False)
+        return answer(request, found)
+
+    def route(self, path: str, name: str, *params: str) -> list[Route]:
+        """A page and its JSON twin; ``params`` are the query parameters that it reads."""
+        function = getattr(pages, name)
+
+        def endpoint(twin: bool) -> Callable[[Request], object]:
+            async def handle(request: Request) -> Response:
+                given = {param: request.query_params.get(param) for param in params}
+                if "class" in given and name == "overview":
+                    given["hardware_class"] = given.pop("class")
+                places = [request.path_params[key] for key in request.path_params]
+                check_places(request)
+                return await self.page(request, lambda db: function(db, *places, **given), twin)
+
+            return handle
+
+        twin_path = "/overview.json" if path == "/" else f"{path}.json"
+        return [Route(twin_path, endpoint(True)), Route(path, endpoint(False))]
+
+    async def static(self, request: Request) -> Response:
+        """A file of the explorer's own."""
+        body = self._static.get(request.path_params["name"])
+        if body is None:
+            raise HTTPException(404)
+        cache = "public, max-age=31536000, immutable" if request.url.query else "public, max-age=3600"
+        return answer(request, body, cache)
+
+    async def cbor(self, request: Request) -> Response:
+        """The signed bytes of a record."""
+        check_places(request)
+        cid = request.path_params["cid"]
+
+        def read() -> bytes | None:
+            db = Db(self.home)
+            try:
+                found = raw_of(db, cid)
+                return found[0] if found else None
+            finally:
+                db.close()
+
+        raw = await anyio.to_thread.run_sync(read)
+        if raw is None:
+            raise NotFound(what="signed bytes of", name=cid, hint="This node's log does not hold that record.")
+        response = answer(request, body_of("application/cbor", raw), "public, max-age=31536000, immutable")
+        response.headers["content-disposition"] = f'attachment; filename="{cid}.cbor"'
+        return response
+
+    async def events(self, request: Request) -> Response:
+        """The stream of news."""
+        asked = request.query_params.get("topics")
+        topics = frozenset(asked.split(",")) if asked else frozenset(TOPICS)
+        if not topics <= set(TOPICS):
+            raise UsageError(detail=f"?topics= must be a list of {', '.join(TOPICS)}.")
+        if self.hub.full:
+            response = problem(request, 503, "Too many viewers", "Live news are full; the pages themselves work.")
+            response.headers["retry-after"] = "30"
+            return response
+        last = request.headers.get("last-event-id")
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type="text/event-stream")
+        return StreamingResponse(self.hub.stream(topics, last), media_type="text/event-stream", headers=headers)
+
+
+def check_places(request: Request) -> None:
+    """Refuse an id of the wrong form before anything looks it up."""
+    for key, value in request.path_params.items():
+        good = show.is_cid(value) if key == "cid" else show.is_node(value)
+        if not good:
+            what = "record" if key == "cid" else "node"
+            raise NotFound(what=what, name=show.plain(value, 80), hint="That is not the form of such an id.")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BorgError)
+    for kind, status, title in PROBLEM_STATUS:
+        if isinstance(error, kind):
+            return problem(request, status, title, str(error))
+    return problem(request, 500, "Error", str(error))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:  # noqa: PLR2004 - not found
+        return problem(request, 404, "Not found", "There is no such page. /api lists those that there are.")
+    return problem(request, error.status_code, "Error", error.detail)
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    return problem(request, 500, "A defect", f"{type(error).__name__}: see the explorer's log. Please report it.")
+
+
+def make_app(home: Path, *, loopback: bool = True) -> Guard:
+    """The ASGI application for one home directory.
+
+    Args:
+        home: the node's directory. loopback: only answer requests that name this machine (DNS rebinding).
+    """
+    explorer = Explorer(home)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(explorer.hub.watch)
+            yield
+            explorer.hub.close()
+            group.cancel_scope.cancel()
+
+    routes = [
+        *explorer.route("/", "overview", "task", "class", "x"),
+        *explorer.route("/frontier", "frontier"),
+        *explorer.route(
+            "/records", "records", "kind", "author", "task", "class", "outcome", "verdict", "q", "before"
+        ),
+        Route("/record/{cid}.cbor", explorer.cbor),
+        *explorer.route("/record/{cid}", "record"),
+        *explorer.route("/verify", "verify", "after"),
+        *explorer.route("/reputation", "reputation", "node", "before", "after"),
+        *explorer.route("/node/{name}", "node", "before"),
+        *explorer.route("/tasks", "tasks"),
+        *explorer.route("/about", "about"),
+        *explorer.route("/api", "api"),
+        Route("/events", explorer.events),
+        Route("/static/{name}", explorer.static),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={BorgError: _on_error, HTTPException: _on_http, Exception: _on_defect},
+    )
+    return Guard(app, LOOPBACK if loopback else None, explorer)

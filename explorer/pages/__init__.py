@@ -1,0 +1,34 @@
+"""One function per page: ``page(db, …) -> …Page``. None of them needs a web server; ``borg … --json`` uses them too."""
+
+from explorer.pages.about import ApiPage, AboutPage, about, api
+from explorer.pages.frontier import FrontierPage, frontier
+from explorer.pages.node import NodePage, node
+from explorer.pages.overview import OverviewPage, overview
+from explorer.pages.record import RecordPage, record
+from explorer.pages.records import RecordsPage, records
+from explorer.pages.reputation import ReputationPage, reputation
+from explorer.pages.tasks import TasksPage, tasks
+from explorer.pages.verify import VerifyPage, verify
+
+__all__ = [
+    "AboutPage",
+    "ApiPage",
+    "FrontierPage",
+    "NodePage",
+    "OverviewPage",
+    "RecordPage",
+    "RecordsPage",
+    "ReputationPage",
+    "TasksPage",
+    "VerifyPage",
+    "about",
+    "api",
+    "frontier",
+    "node",
+    "overview",
+    "record",
+    "records",
+    "reputation",
+    "tasks",
+    "verify",
+]

@@ -1,0 +1,103 @@
+"""``/about`` and ``/api``: what this is, which version, and which addresses there are."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import ClassVar
+
+from explorer.db import Db
+from explorer.pages.common import frame, live_values
+from explorer.values import Page
+
+_PARTS = ("starlette", "uvicorn", "jinja2", "cbor2", "pynacl", "torch", "safetensors", "crdt-merge")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A library in use, its version and its licence as its package states it."""
+
+    name: str
+    version: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AboutPage(Page):
+    """Version, licences and how to read the pages."""
+
+    name: ClassVar[str] = "about"
+    version: str
+    python: str
+    node: dict[str, object]  # what the node says of itself
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One address."""
+
+    path: str
+    json: str
+    query: tuple[str, ...]
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiPage(Page):
+    """Every page has a JSON twin; this lists them."""
+
+    name: ClassVar[str] = "api"
+    routes: tuple[Route, ...]
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(path="/", json="/overview.json", query=("task", "class", "x"), what="Frontier plot, cards, newest records."),
+    Route(path="/frontier", json="/frontier.json", query=(), what="The best accepted result per task and class."),
+    Route(
+        path="/records",
+        json="/records.json",
+        query=("kind", "author", "task", "class", "outcome", "verdict", "q", "before"),
+        what="Records, newest first; 50 a page.",
+    ),
+    Route(path="/record/{cid}", json="/record/{cid}.json", query=(), what="One record; signed bytes at /record/{cid}.cbor."),
+    Route(path="/verify", json="/verify.json", query=("after",), what="What waits for evidence, runs, was judged."),
+    Route(
+        path="/reputation", json="/reputation.json", query=("node", "before", "after"), what="Leaderboard and ledger."
+    ),
+    Route(path="/node/{name}", json="/node/{name}.json", query=("before",), what="One node."),
+    Route(path="/tasks", json="/tasks.json", query=(), what="Definitions of the tasks."),
+    Route(path="/about", json="/about.json", query=(), what="Version and licences."),
+    Route(path="/api", json="/api.json", query=(), what="This list."),
+)
+
+
+def _part(name: str) -> Part | None:
+    try:
+        found = metadata.metadata(name)
+    except metadata.PackageNotFoundError:
+        return None
+    licence = found.get("License-Expression") or found.get("License") or ""
+    return Part(name=name, version=found["Version"], licence=licence.splitlines()[0][:60] if licence else "see package")
+
+
+def about(db: Db) -> AboutPage:
+    """Build the page of versions and licences."""
+    try:
+        version = metadata.version("spore-borg")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    live = live_values(db).get("node")
+    return AboutPage(
+        frame=frame(db),
+        version=version,
+        python=sys.version.split()[0],
+        node=live if isinstance(live, dict) else {},
+        parts=tuple(part for part in map(_part, _PARTS) if part is not None),
+    )
+
+
+def api(db: Db) -> ApiPage:
+    """Build the list of addresses."""
+    return ApiPage(frame=frame(db), routes=ROUTES)

@@ -1,0 +1,214 @@
+"""What several pages read: the frame, rows of records, tasks, and what the node does just now."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+
+from explorer.db import Db
+from explorer.values import Agreement, Frame, RecordRow, Who
+from spore_borg.errors import UsageError
+
+LAST = 1 << 62  # a key after every other
+DIGEST_ROUNDS = 8  # rounds back in which a node's last seal still counts as reporting
+TEXT_MAX = 200  # characters of any parameter
+
+
+def number(text: str | None) -> int | None:
+    """An integer of the ``meta`` table, or None."""
+    try:
+        return int(text) if text else None
+    except ValueError:
+        return None
+
+
+def before_of(text: str | None, name: str = "before") -> int:
+    """A paging key from a URL.
+
+    Raises:
+        UsageError: it is not a positive whole number.
+    """
+    if not text:
+        return LAST
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise UsageError(detail=f"?{name}= must be a positive whole number, such as the link at the end of a page gives.")
+    return int(text)
+
+
+def loads(text: str | None) -> object:
+    """JSON of the views; None if it is not JSON (an older view, say)."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
+
+
+def loads_list(text: str | None) -> list[object]:
+    """A JSON list of the views; anything else is an empty one."""
+    value = loads(text)
+    return value if isinstance(value, list) else []
+
+
+def loads_dict(text: str | None) -> dict[str, object]:
+    """A JSON object of the views; anything else is an empty one."""
+    value = loads(text)
+    return value if isinstance(value, dict) else {}
+
+
+def who(row: sqlite3.Row, column: str = "author") -> Who:
+    """The node in ``column``, with the display name that the row joined."""
+    return Who(name=row[column] or "", display=row["display"])
+
+
+def _agreement(db: Db, settled: int | None, digest: str) -> Agreement | None:
+    """The newest round whose view most nodes have reported in their last seal, and how many report ours."""
+    if settled is None:
+        return None
+    groups = db.all("digests", floor=settled - DIGEST_ROUNDS)
+    reporting: dict[int, int] = {}
+    for row in groups:
+        reporting[row["digest_round"]] = reporting.get(row["digest_round"], 0) + row["nodes"]
+    if not reporting:
+        return None
+    chosen = max(reporting, key=lambda r: (reporting[r], r))
+    row = db.one("round", round=chosen)
+    ours = row["digest"] if row is not None and row["digest"] else (digest if chosen == settled else "")
+    if not ours:
+        return None
+    same = sum(g["nodes"] for g in groups if g["digest_round"] == chosen and g["digest"] == ours)
+    known = db.all("node_count")[0]["n"]
+    return Agreement(
+        round=chosen, digest=ours, nodes_same=same, nodes_reporting=reporting[chosen], nodes_known=known
+    )
+
+
+def frame(db: Db) -> Frame:
+    """Where these views stand."""
+    meta = {row["key"]: row["value"] for row in db.all("meta")}
+    settled = number(meta.get("round_settled"))
+    counted = number(meta.get("records"))
+    return Frame(
+        version=number(meta.get("version")) or 0,
+        fresh=db.fresh,
+        status=meta.get("status") or "empty",
+        mesh=meta.get("mesh", ""),
+        mesh_name=meta.get("mesh_name", ""),
+        me=meta.get("me", ""),
+        round=number(meta.get("round")),
+        round_settled=settled,
+        epoch=number(meta.get("epoch_latest")),
+        digest=meta.get("digest", ""),
+        records=db.all("record_count")[0]["n"] if counted is None else counted,
+        waiting=db.all("waiting_count")[0]["n"],
+        nodes=db.all("node_count")[0]["n"],
+        agreement=_agreement(db, settled, meta.get("digest", "")),
+    )
+
+
+def record_row(row: sqlite3.Row) -> RecordRow:
+    """One row of the query ``rows`` as a value."""
+    return RecordRow(
+        seq=row["seq"],
+        cid=row["cid"],
+        kind=row["kind"],
+        title=row["title"],
+        author=who(row),
+        epoch=row["epoch"],
+        round=row["round"],
+        target=row["target"],
+        size_bytes=row["size_bytes"],
+        task=row["task"],
+        hardware_class=row["class"],
+        metric=row["metric"],
+        gain=row["gain"],
+        outcome=row["outcome"],
+        verdict=row["verdict"],
+        stage=row["stage"],
+        settled=None if row["settled"] is None else bool(row["settled"]),
+        frontier=row["frontier"],
+    )
+
+
+def rows_of(db: Db, seqs: list[int], limit: int, **filters: str | None) -> tuple[RecordRow, ...]:
+    """The records with these numbers that pass the filters, newest first."""
+    names = ("kind", "author", "task", "class", "verdict", "outcome")
+    params = {name: filters.get(name) for name in names}
+    found = db.all("rows", seqs=json.dumps(seqs), limit=limit, **params)
+    return tuple(sorted((record_row(row) for row in found), key=lambda r: -r.seq))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskBrief:
+    """A task in a selector, with the noise by which its numbers are to be read."""
+
+    cid: str
+    name: str
+    metric: str
+    direction: str
+    unit: str
+    sigma: int  # nano-units: standard deviation over seeds
+    gain_min: int
+
+
+def task_briefs(db: Db) -> tuple[TaskBrief, ...]:
+    """Every task, by name."""
+    found = [
+        TaskBrief(
+            cid=row["cid"],
+            name=row["name"],
+            metric=row["metric"],
+            direction=row["direction"],
+            unit=row["unit"],
+            sigma=row["sigma"],
+            gain_min=row["gain_min"],
+        )
+        for row in db.all("tasks")
+    ]
+    return tuple(sorted(found, key=lambda t: (t.name, t.cid)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The experiment that this node runs just now."""
+
+    task: str
+    change: str
+    step: int
+    steps: int
+    loss: str
+    eta_s: float | None
+
+
+def live_values(db: Db) -> dict[str, object]:
+    """What the node says that it does now: the table ``live``, decoded."""
+    return {row["key"]: loads(row["value"]) for row in db.all("live")}
+
+
+def running(live: dict[str, object]) -> Running | None:
+    """The running experiment, if the node says that there is one."""
+    run = live.get("run")
+    if not isinstance(run, dict) or not run:
+        return None
+    change = run.get("change", run.get("recipe_change", ""))
+    loss, eta = run.get("loss"), run.get("eta_s")
+    return Running(
+        task=str(run.get("task") or ""),
+        change=change if isinstance(change, str) else changed_text(change),
+        step=_whole(run.get("step")),
+        steps=_whole(run.get("steps")),
+        loss="" if loss is None else (f"{loss / 1e6:.4f}" if isinstance(loss, int) else str(loss)),
+        eta_s=float(eta) if isinstance(eta, int | float) else None,
+    )
+
+
+def _whole(value: object) -> int:
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def changed_text(changed: object) -> str:
+    """``[[field, before, after], …]`` as one line without values' scales."""
+    if not isinstance(changed, list):
+        return ""
+    parts = [f"{c[0]} {c[1]}→{c[2]}" for c in changed if isinstance(c, list) and len(c) == 3]  # noqa: PLR2004
+    return ", ".join(parts)

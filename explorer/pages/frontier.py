@@ -1,0 +1,75 @@
+"""``/frontier``: the best accepted result of each task and hardware class, side by side, never ranked together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from explorer.db import Db
+from explorer.pages.common import TaskBrief, frame, loads, task_briefs
+from explorer.values import Page, Who
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The last frontier step of one task and hardware class."""
+
+    task: TaskBrief
+    hardware_class: str
+    cid: str
+    title: str
+    author: Who
+    metric: int
+    runs: int
+    gain: int | None  # over the step before
+    sigmas_milli: int | None  # that gain in thousandths of the task's noise
+    steps: int
+    round: int
+    age_rounds: int | None
+    verdicts: int
+    status: str
+    changed: object  # [[field, before, after], …] of the recipe against its base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPage(Page):
+    """One row per task and hardware class."""
+
+    name: ClassVar[str] = "frontier"
+    rows: tuple[Best, ...]
+    empty_classes: tuple[tuple[str, str], ...]  # (task, class) in which nothing is accepted yet
+
+
+def frontier(db: Db) -> FrontierPage:
+    """Build the frontier page: the same answer as ``borg frontier``."""
+    at = frame(db)
+    rows: list[Best] = []
+    empty: list[tuple[str, str]] = []
+    for task in task_briefs(db):
+        for found in db.all("classes", task=task.cid):
+            last = db.one("frontier_last", **{"task": task.cid, "class": found["class"]})
+            if last is None:
+                empty.append((task.name, found["class"]))
+                continue
+            experiment = db.one("experiment", cid=last["cid"])
+            gain = last["gain"]
+            rows.append(
+                Best(
+                    task=task,
+                    hardware_class=found["class"],
+                    cid=last["cid"],
+                    title=last["title"] or "",
+                    author=Who(name=last["author"], display=last["display"]),
+                    metric=last["metric"],
+                    runs=last["runs"],
+                    gain=gain,
+                    sigmas_milli=gain * 1000 // task.sigma if gain is not None and task.sigma else None,
+                    steps=last["step"] + 1,
+                    round=last["round"],
+                    age_rounds=None if at.round is None else at.round - last["round"],
+                    verdicts=last["verdicts"],
+                    status=last["status"],
+                    changed=None if experiment is None else loads(experiment["changed"]),
+                )
+            )
+    return FrontierPage(frame=at, rows=tuple(rows), empty_classes=tuple(empty))

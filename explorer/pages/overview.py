@@ -1,0 +1,147 @@
+"""``/``: the frontier of one task and hardware class, how it moved, what waits, what is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from explorer.db import Db
+from explorer.pages.common import (
+    LAST,
+    TEXT_MAX,
+    Running,
+    TaskBrief,
+    frame,
+    live_values,
+    rows_of,
+    running,
+    task_briefs,
+)
+from explorer.pages.body import epoch_length_ms
+from explorer.pages.plot import AXES, Plot, plot
+from explorer.values import Page, RecordRow
+from spore_borg.errors import NotFound, UsageError
+
+NEWEST = 12  # records listed
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassTab:
+    """One hardware class of the task with its best accepted value, if it has one."""
+
+    name: str
+    best: int | None
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverviewPage(Page):
+    """The first page."""
+
+    name: ClassVar[str] = "overview"
+    live: ClassVar[tuple[str, ...]] = ("view", "live")
+    tasks: tuple[TaskBrief, ...]
+    task: TaskBrief | None
+    classes: tuple[ClassTab, ...]
+    hardware_class: str | None
+    axis: str
+    plot: Plot | None
+    best: int | None
+    best_cid: str | None
+    best_status: str | None
+    change: int | None  # gain of the best since a day ago, or since its first step if that is younger
+    change_since: str  # "day" or "first"
+    running: Running | None
+    newest: tuple[RecordRow, ...]
+
+
+def _choose_task(tasks: tuple[TaskBrief, ...], wanted: str | None, running_now: Running | None) -> TaskBrief | None:
+    """The task asked for (by name or id), else the one that runs now, else the first."""
+    if wanted:
+        for task in tasks:
+            if wanted in {task.cid, task.name}:
+                return task
+        raise NotFound(what="task", name=wanted[:TEXT_MAX], hint="/tasks lists those of this mesh.")
+    if running_now is not None:
+        for task in tasks:
+            if running_now.task in {task.cid, task.name}:
+                return task
+    return tasks[0] if tasks else None
+
+
+def class_tabs(db: Db, task: TaskBrief) -> tuple[ClassTab, ...]:
+    """Every hardware class in which somebody ran the task, with its best."""
+    tabs = []
+    for row in db.all("classes", task=task.cid):
+        last = db.one("frontier_last", **{"task": task.cid, "class": row["class"]})
+        tabs.append(
+            ClassTab(
+                name=row["class"],
+                best=None if last is None else last["metric"],
+                status=None if last is None else last["status"],
+            )
+        )
+    return tuple(tabs)
+
+
+def _change(drawn: Plot, since: int | None, lower: bool) -> tuple[int | None, str]:
+    """How much better the best is than after round ``since``; without one, than the first step."""
+    old = [s for s in drawn.steps if since is not None and s.round <= since]
+    word = "day" if old else "first"
+    if len(drawn.steps) < 2 and not old:  # noqa: PLR2004 - one step has nothing to be compared with
+        return None, word
+    change = (old[-1] if old else drawn.steps[0]).metric - drawn.steps[-1].metric
+    return change if lower else -change, word
+
+
+def overview(
+    db: Db, *, task: str | None = None, hardware_class: str | None = None, x: str | None = None
+) -> OverviewPage:
+    """Build the overview.
+
+    Args:
+        task: name or id; None takes what runs now, else the first.
+        hardware_class: None takes the class with the most recent frontier step, else the first.
+        x: ``experiment``, ``time`` or ``cost``.
+    Raises:
+        NotFound: no such task or class. UsageError: no such axis.
+    """
+    axis = x or "experiment"
+    if axis not in AXES:
+        raise UsageError(detail=f"?x= must be one of {', '.join(AXES)}.")
+    at = frame(db)
+    run = running(live_values(db))
+    briefs = task_briefs(db)
+    chosen = _choose_task(briefs, task, run)
+    tabs = class_tabs(db, chosen) if chosen else ()
+    if hardware_class and hardware_class not in {tab.name for tab in tabs}:
+        hint = "The overview shows the classes in which somebody ran this task."
+        raise NotFound(what="hardware class", name=hardware_class[:TEXT_MAX], hint=hint)
+    if hardware_class is None and tabs:
+        hardware_class = next((tab.name for tab in tabs if tab.best is not None), tabs[0].name)
+    drawn = plot(db, chosen, hardware_class, axis) if chosen and hardware_class else None
+    last = drawn.steps[-1] if drawn and drawn.steps else None
+    lower = chosen is None or not chosen.direction.startswith(("max", "higher"))
+    seqs = [row["seq"] for row in db.all("window_experiments", before=LAST, window=NEWEST)]
+    if not seqs:
+        seqs = [row["seq"] for row in db.all("window_records", before=LAST, window=NEWEST)]
+    epoch_ms = epoch_length_ms(db, at.mesh)
+    since = at.round - DAY_MS // epoch_ms if at.round is not None and epoch_ms else None
+    change, word = _change(drawn, since, lower) if drawn and last else (None, "first")
+    return OverviewPage(
+        frame=at,
+        tasks=briefs,
+        task=chosen,
+        classes=tabs,
+        hardware_class=hardware_class,
+        axis=axis,
+        plot=drawn,
+        best=last.metric if last else None,
+        best_cid=last.cid if last else None,
+        best_status=last.status if last else None,
+        change=change,
+        change_since=word,
+        running=run,
+        newest=rows_of(db, seqs, NEWEST),
+    )

@@ -1,0 +1,189 @@
+"""The frontier plot as a value: its steps, unverified runs and all runs as cells of a grid.
+
+Every run of a task and class is read from one covering index and counted into cells, so that the page's size does
+not grow with the number of runs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from explorer.db import Db
+from explorer.pages.common import TaskBrief
+from explorer.values import Who
+
+RUNS_MAX = 60_000  # newest runs of one class that are drawn
+COLUMNS, ROWS = 216, 72  # cells of the grid of faint dots
+HOLLOW_MAX = 60  # unverified runs drawn one by one: the best of them
+AXES = ("experiment", "time", "cost")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the frontier: a recipe that was the best when its verdict was derived."""
+
+    step: int
+    cid: str
+    title: str
+    author: Who
+    metric: int  # nano-units: mean over ``runs`` accepted runs
+    runs: int
+    gain: int | None
+    threshold: int  # the gain that it had to exceed
+    round: int
+    epoch: int
+    verdicts: int
+    status: str  # confirmed or solo
+    x: int  # on the chosen axis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hollow:
+    """One unverified run near the frontier."""
+
+    cid: str
+    metric: int
+    x: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """The frontier of one task and hardware class."""
+
+    axis: str
+    x_unit: str
+    x_low: int
+    x_high: int
+    y_low: int  # nano-units
+    y_high: int
+    sigma: int
+    steps: tuple[Step, ...]
+    hollow: tuple[Hollow, ...]
+    runs: int  # runs read
+    runs_cut: bool  # older runs exist that are not drawn
+    columns: int
+    rows: int
+    dots: tuple[tuple[int, int, int], ...]  # (row, first column, columns): cells in which there is a run
+
+
+def steps_of(db: Db, task: str, hardware_class: str) -> list[Step]:
+    """All frontier steps of a task and class, oldest first, with x not yet set."""
+    return [
+        Step(
+            step=row["step"],
+            cid=row["cid"],
+            title=row["title"] or "",
+            author=Who(name=row["author"], display=row["display"]),
+            metric=row["metric"],
+            runs=row["runs"],
+            gain=row["gain"],
+            threshold=row["threshold"],
+            round=row["round"],
+            epoch=row["epoch"] or 0,
+            verdicts=row["verdicts"],
+            status=row["status"],
+            x=row["seq"],
+        )
+        for row in db.all("frontier_steps", **{"task": task, "class": hardware_class})
+    ]
+
+
+def _range(steps: list[Step], metrics: list[int], sigma: int, lower: bool) -> tuple[int, int]:
+    """The y range: the frontier with room for its noise band, or all runs while there is no frontier."""
+    values = [s.metric for s in steps]
+    if len(values) < 2 and metrics:  # noqa: PLR2004 - one step has no extent of its own
+        ordered = sorted(metrics)
+        values += [ordered[0], ordered[(len(ordered) - 1) * 9 // 10]]
+    if not values:
+        return 0, 1
+    low, high = min(values), max(values)
+    room = max((high - low) // 12, 2 * sigma + sigma // 2, 1000)
+    below, above = (room, room // 2 + 1) if lower else (room // 2 + 1, room)
+    return low - below, high + above
+
+
+def _runs(cells: set[int]) -> tuple[tuple[int, int, int], ...]:
+    """Neighbouring cells of a row as one entry: (row, first column, count)."""
+    out: list[tuple[int, int, int]] = []
+    for cell in sorted(cells):
+        row, column = divmod(cell, COLUMNS)
+        if out and out[-1][0] == row and out[-1][1] + out[-1][2] == column:
+            out[-1] = (row, out[-1][1], out[-1][2] + 1)
+        else:
+            out.append((row, column, 1))
+    return tuple(out)
+
+
+def _positions(rows: Sequence[tuple[int, int | None, int, int, str]], axis: str, offset: int) -> list[int]:
+    """The x of each run, oldest first: its number, its epoch, or FLOPs spent so far."""
+    if axis == "time":
+        return [row[3] for row in rows]
+    if axis == "cost":
+        return list(accumulate(row[2] for row in rows))
+    return list(range(offset + 1, offset + len(rows) + 1))
+
+
+def plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | None:
+    """Read and arrange one frontier plot; None if nobody has run anything in this class."""
+    found = db.all("runs", **{"task": task.cid, "class": hardware_class, "limit": RUNS_MAX})
+    rows = [tuple(row) for row in reversed(found)]
+    steps = steps_of(db, task.cid, hardware_class)
+    if not rows:
+        return None
+    lower = task.direction != "maximize" and not task.direction.startswith(("max", "higher"))
+    xs = _positions(rows, axis, 0)
+    metrics = [row[1] for row in rows if row[1] is not None]
+    y_low, y_high = _range(steps, metrics, task.sigma, lower)
+    x_low, x_high = min(xs[0], 1 if axis == "experiment" else xs[0]), max(xs[-1], xs[0] + 1)
+    x_span, y_span = x_high - x_low, y_high - y_low
+    cells: set[int] = set()
+    hollow: list[tuple[int, int, int]] = []
+    for row, x in zip(rows, xs, strict=True):
+        value = row[1]
+        if value is None or not y_low <= value <= y_high:
+            continue
+        column = (x - x_low) * (COLUMNS - 1) // x_span
+        cells.add((y_high - value) * (ROWS - 1) // y_span * COLUMNS + column)
+        if row[4] == "unverified":
+            hollow.append((value if lower else -value, row[0], x))
+    hollow.sort()
+    seqs = [row[0] for row in rows]
+    return Plot(
+        axis=axis,
+        x_unit={"experiment": "experiments", "time": "epoch", "cost": "FLOP spent"}[axis],
+        x_low=x_low,
+        x_high=x_high,
+        y_low=y_low,
+        y_high=y_high,
+        sigma=task.sigma,
+        steps=tuple(_placed(steps, seqs, xs)),
+        hollow=_hollow(db, hollow[:HOLLOW_MAX], lower),
+        runs=len(rows),
+        runs_cut=len(rows) == RUNS_MAX,
+        columns=COLUMNS,
+        rows=ROWS,
+        dots=_runs(cells),
+    )
+
+
+def _placed(steps: list[Step], seqs: list[int], xs: list[int]) -> list[Step]:
+    """Frontier steps with their place on the axis: that of their run, never before the step before."""
+    out: list[Step] = []
+    last = xs[0]
+    for step in steps:
+        at = min(bisect_left(seqs, step.x), len(xs) - 1)
+        last = max(last, xs[at])
+        out.append(
+            Step(**{name: getattr(step, name) for name in Step.__dataclass_fields__ if name != "x"}, x=last)
+        )
+    return out
+
+
+def _hollow(db: Db, chosen: list[tuple[int, int, int]], lower: bool) -> tuple[Hollow, ...]:
+    """The best unverified runs, with their ids."""
+    places = {seq: (value if lower else -value, x) for value, seq, x in chosen}
+    found = db.all("cids", seqs="[" + ",".join(map(str, places)) + "]") if places else []
+    return tuple(Hollow(cid=r["cid"], metric=places[r["seq"]][0], x=places[r["seq"]][1]) for r in found)

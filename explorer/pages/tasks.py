@@ -1,0 +1,60 @@
+"""``/tasks``: the definition of each task: what is measured, by what, within what budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from explorer.db import Db
+from explorer.pages.common import frame, loads_dict
+from explorer.pages.overview import ClassTab, class_tabs
+from explorer.pages.common import TaskBrief
+from explorer.values import Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFull:
+    """One task."""
+
+    brief: TaskBrief
+    budget_flops: int
+    segments: int
+    blocks: int
+    val_bytes: int
+    data: str
+    evaluator: str
+    author: str
+    classes: tuple[ClassTab, ...]
+    body: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksPage(Page):
+    """All tasks."""
+
+    name: ClassVar[str] = "tasks"
+    tasks: tuple[TaskFull, ...]
+
+
+def tasks(db: Db) -> TasksPage:
+    """Build the page of tasks."""
+    out = []
+    for row in db.all("tasks"):
+        brief = TaskBrief(
+            **{key: row[key] for key in ("cid", "name", "metric", "direction", "unit", "sigma", "gain_min")}
+        )
+        out.append(
+            TaskFull(
+                brief=brief,
+                budget_flops=row["budget_flops"],
+                segments=row["segments"],
+                blocks=row["blocks"],
+                val_bytes=row["val_bytes"],
+                data=row["data"],
+                evaluator=row["evaluator"],
+                author=row["author"],
+                classes=class_tabs(db, brief),
+                body=loads_dict(row["body"]),
+            )
+        )
+    return TasksPage(frame=frame(db), tasks=tuple(sorted(out, key=lambda t: t.brief.name)))

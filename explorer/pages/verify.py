@@ -1,0 +1,137 @@
+"""``/verify``: what waits for evidence and why in that order, what runs, what was just judged."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import ClassVar
+
+from explorer import show
+from explorer.db import Db
+from explorer.pages.common import frame, live_values, loads_dict, loads_list, who
+from explorer.values import Page, Who
+from spore_borg.errors import UsageError
+
+PAGE_ROWS = 50
+JUDGED_ROWS = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """One claim in the queue."""
+
+    claim: str
+    target: str
+    title: str
+    author: Who
+    hardware_class: str
+    stage: str
+    priority: int
+    parts: dict[str, int]  # points by part; their sum is the priority
+    drawn: tuple[str, ...]
+    waiting_for: tuple[str, ...]
+    round_deadline: int | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One claim with a verdict."""
+
+    seq: int
+    cid: str
+    title: str
+    author: Who
+    hardware_class: str
+    metric: int | None
+    gain: int | None
+    outcome: str
+    verdict: str
+    reason: str
+    round_settled: int | None
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyPage(Page):
+    """The verification queue. ``after`` is the key of the next page; None at the end."""
+
+    name: ClassVar[str] = "verify"
+    live: ClassVar[tuple[str, ...]] = ("view", "live")
+    waiting: tuple[Waiting, ...]
+    after: str | None
+    first: bool
+    running: dict[str, object]  # what this node verifies just now, as it says
+    judged: tuple[Judged, ...]
+
+
+def _waiting(row: sqlite3.Row) -> Waiting:
+    parts = {key: value for key, value in loads_dict(row["parts"]).items() if isinstance(value, int)}
+    return Waiting(
+        claim=row["claim"],
+        target=row["target"],
+        title=row["title"] or "",
+        author=who(row),
+        hardware_class=row["class"],
+        stage=row["stage"],
+        priority=row["priority"],
+        parts=parts,
+        drawn=tuple(str(name) for name in loads_list(row["drawn"])),
+        waiting_for=tuple(str(name) for name in loads_list(row["waiting_for"])),
+        round_deadline=row["round_deadline"],
+        sentence=row["sentence"],
+    )
+
+
+def judged(db: Db, limit: int = JUDGED_ROWS) -> tuple[Judged, ...]:
+    """The newest experiments that have a verdict, newest first."""
+    found: list[sqlite3.Row] = []
+    for verdict in show.VERDICTS:
+        if verdict != "unverified":
+            found += db.all("judged", verdict=verdict, limit=limit)
+    found.sort(key=lambda row: -row["seq"])
+    return tuple(
+        Judged(
+            seq=row["seq"],
+            cid=row["cid"],
+            title=row["title"],
+            author=who(row),
+            hardware_class=row["class"],
+            metric=row["metric"],
+            gain=row["gain"],
+            outcome=row["outcome"],
+            verdict=row["verdict"],
+            reason=row["reason"],
+            round_settled=row["round_settled"],
+            settled=bool(row["settled"]),
+        )
+        for row in found[:limit]
+    )
+
+
+def verify(db: Db, *, after: str | None = None) -> VerifyPage:
+    """Build the verification page.
+
+    Args:
+        after: ``PRIORITY.CLAIM`` of the last row of the page before.
+    Raises:
+        UsageError: ``after`` is not such a key.
+    """
+    if after:
+        priority, _, claim = after.partition(".")
+        if not (priority.lstrip("-").isdigit() and priority.isascii() and len(priority) < 19 and show.is_cid(claim)):
+            raise UsageError(detail="?after= must be PRIORITY.CLAIM, as the link at the end of a page gives it.")
+        rows = db.all("queue_after", priority=int(priority), claim=claim, limit=PAGE_ROWS + 1)
+    else:
+        rows = db.all("queue_first", limit=PAGE_ROWS + 1)
+    more = len(rows) > PAGE_ROWS
+    waiting = tuple(_waiting(row) for row in rows[:PAGE_ROWS])
+    run = live_values(db).get("verify")
+    return VerifyPage(
+        frame=frame(db),
+        waiting=waiting,
+        after=f"{waiting[-1].priority}.{waiting[-1].claim}" if more else None,
+        first=not after,
+        running=run if isinstance(run, dict) else {},
+        judged=judged(db),
+    )

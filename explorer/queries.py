@@ -1,0 +1,118 @@
+"""Every SQL statement of the explorer, by name. A test explains each one and refuses unbounded scans.
+
+Paging is by key (``:before`` is the last ``seq`` seen), never by offset. A query that scans or sorts on purpose is
+listed in :data:`ALLOWED` with the reason.
+"""
+
+from __future__ import annotations
+
+_ROW = """SELECT r.seq, r.cid, r.kind, r.title, r.author, n.display, r.epoch, r.round, r.target, r.size_bytes,
+  e.task, e.class, e.metric, e.gain, e.outcome, e.verdict, e.stage, e.settled, e.frontier
+  FROM {source} LEFT JOIN experiment e ON e.seq = r.seq LEFT JOIN node n ON n.name = r.author"""
+
+_EXPERIMENT = "SELECT seq FROM experiment WHERE {where}seq < :before ORDER BY seq DESC LIMIT :window"
+_RECORD = "SELECT seq FROM record WHERE {where}seq < :before ORDER BY seq DESC LIMIT :window"
+
+QUERIES: dict[str, str] = {
+    "meta": "SELECT key, value FROM meta",
+    "version": "SELECT value FROM meta WHERE key = 'version'",
+    "live": "SELECT key, value FROM live",
+    "waiting_count": "SELECT count(*) AS n FROM queue",
+    "record_count": "SELECT count(*) AS n FROM record",
+    "node_count": "SELECT count(*) AS n FROM node",
+    "digests": """SELECT digest_round, digest, count(*) AS nodes FROM node WHERE digest_round >= :floor
+      GROUP BY digest_round, digest""",
+    "rounds": "SELECT * FROM round WHERE round <= :upto ORDER BY round DESC LIMIT :limit",
+    "round": "SELECT * FROM round WHERE round = :round",
+    # Tasks and classes.
+    "tasks": "SELECT * FROM task ORDER BY cid LIMIT 100",
+    "classes": """WITH RECURSIVE c(class) AS (
+        SELECT min(class) FROM experiment WHERE task = :task
+        UNION ALL SELECT (SELECT min(class) FROM experiment WHERE task = :task AND class > c.class) FROM c
+        WHERE c.class IS NOT NULL LIMIT 64)
+      SELECT class FROM c WHERE class IS NOT NULL""",
+    "frontier_steps": """SELECT f.*, n.display, r.title, r.epoch FROM frontier f LEFT JOIN node n ON n.name = f.author
+      LEFT JOIN record r ON r.cid = f.cid WHERE f.task = :task AND f.class = :class ORDER BY f.step""",
+    "frontier_last": """SELECT f.*, n.display, r.title, r.epoch FROM frontier f LEFT JOIN node n ON n.name = f.author
+      LEFT JOIN record r ON r.cid = f.cid WHERE f.task = :task AND f.class = :class ORDER BY f.step DESC LIMIT 2""",
+    "runs": """SELECT seq, metric, flops, epoch, verdict FROM experiment WHERE task = :task AND class = :class
+      ORDER BY seq DESC LIMIT :limit""",
+    "cids": "SELECT r.seq, r.cid FROM json_each(:seqs) j CROSS JOIN record r ON r.seq = j.value",
+    # Lists of records: first which, then their rows.
+    "window_records": _RECORD.format(where=""),
+    "window_records_kind": _RECORD.format(where="kind = :kind AND "),
+    "window_records_author": _RECORD.format(where="author = :author AND "),
+    "window_experiments": _EXPERIMENT.format(where=""),
+    "window_task": _EXPERIMENT.format(where="task = :task AND class = :class AND "),
+    "window_author": _EXPERIMENT.format(where="author = :author AND "),
+    "window_verdict": _EXPERIMENT.format(where="verdict = :verdict AND "),
+    "window_outcome": _EXPERIMENT.format(where="outcome = :outcome AND "),
+    "window_search": """SELECT rowid AS seq FROM search WHERE search MATCH :q AND rowid < :before
+      ORDER BY rowid DESC LIMIT :window""",
+    "rows": _ROW.format(source="json_each(:seqs) j CROSS JOIN record r ON r.seq = j.value")
+    + """ WHERE (:kind IS NULL OR r.kind = :kind) AND (:author IS NULL OR r.author = :author)
+      AND (:task IS NULL OR e.task = :task) AND (:class IS NULL OR e.class = :class)
+      AND (:verdict IS NULL OR e.verdict = :verdict) AND (:outcome IS NULL OR e.outcome = :outcome)
+      LIMIT :limit""",
+    "rows_targeting": _ROW.format(source="record r") + " WHERE r.target = :cid ORDER BY r.seq DESC LIMIT :limit",
+    # One record.
+    "record": _ROW.format(source="record r") + " WHERE r.cid = :cid",
+    "experiment": "SELECT * FROM experiment WHERE cid = :cid",
+    "task": "SELECT * FROM task WHERE cid = :cid",
+    "lineage": """WITH RECURSIVE up(cid, depth) AS (SELECT :cid, 0
+        UNION ALL SELECT e.base, up.depth + 1 FROM up JOIN experiment e ON e.cid = up.cid
+        WHERE e.base IS NOT NULL AND up.depth < :limit)
+      SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class
+      FROM up CROSS JOIN experiment e ON e.cid = up.cid CROSS JOIN record r ON r.seq = e.seq""",
+    "children": """SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class FROM experiment e
+      CROSS JOIN record r ON r.seq = e.seq WHERE e.base = :cid LIMIT :limit""",
+    "attestations_target": """SELECT a.*, n.display, n.fingerprint FROM attestation a LEFT JOIN node n
+      ON n.name = a.author WHERE a.target = :cid LIMIT :limit""",
+    "attestations_author": """SELECT a.*, n.display, n.fingerprint FROM attestation a LEFT JOIN node n
+      ON n.name = a.author WHERE a.author = :author AND a.id < :before ORDER BY a.id DESC LIMIT :limit""",
+    # Verification, reputation, nodes.
+    "queue_first": """SELECT q.*, r.title, n.display FROM queue q LEFT JOIN record r ON r.cid = q.target
+      LEFT JOIN node n ON n.name = q.author ORDER BY q.priority DESC, q.claim LIMIT :limit""",
+    "queue_after": """SELECT q.*, r.title, n.display FROM queue q LEFT JOIN record r ON r.cid = q.target
+      LEFT JOIN node n ON n.name = q.author
+      WHERE q.priority <= :priority AND (q.priority < :priority OR q.claim > :claim)
+      ORDER BY q.priority DESC, q.claim LIMIT :limit""",
+    "queue_claim": """SELECT q.*, r.title, n.display FROM queue q LEFT JOIN record r ON r.cid = q.target
+      LEFT JOIN node n ON n.name = q.author WHERE q.claim = :claim""",
+    "judged": """SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class, e.reason,
+      e.round_settled, e.settled, e.author, n.display FROM experiment e CROSS JOIN record r ON r.seq = e.seq
+      LEFT JOIN node n ON n.name = e.author WHERE e.verdict = :verdict ORDER BY e.seq DESC LIMIT :limit""",
+    "leaders_first": "SELECT * FROM node ORDER BY trust DESC, name LIMIT :limit",
+    "leaders_after": """SELECT * FROM node WHERE trust <= :trust AND (trust < :trust OR name > :name)
+      ORDER BY trust DESC, name LIMIT :limit""",
+    "banned": "SELECT * FROM node WHERE banned > 0 LIMIT :limit",
+    "ledger": """SELECT l.*, n.display FROM ledger l LEFT JOIN node n ON n.name = l.node WHERE l.id < :before
+      ORDER BY l.id DESC LIMIT :limit""",
+    "ledger_node": """SELECT l.*, n.display FROM ledger l LEFT JOIN node n ON n.name = l.node
+      WHERE l.node = :node AND l.id < :before ORDER BY l.id DESC LIMIT :limit""",
+    "ledger_cause": """SELECT l.*, n.display FROM ledger l LEFT JOIN node n ON n.name = l.node
+      WHERE l.cause = :cause LIMIT :limit""",
+    "node": "SELECT * FROM node WHERE name = :name",
+}
+
+LOG_QUERIES: dict[str, str] = {
+    "raw": "SELECT raw, received_ms FROM record WHERE cid = :cid",
+}
+
+ALLOWED: dict[str, str] = {
+    "meta": "about a dozen keys",
+    "live": "five keys",
+    "waiting_count": "count(*) of a whole table is one step (OP_Count)",
+    "record_count": "count(*) of a whole table is one step (OP_Count)",
+    "node_count": "count(*) of a whole table is one step (OP_Count)",
+    "tasks": "in order of the key, at most 100",
+    "classes": "a recursion of index seeks, at most 64",
+    "window_records": "in order of the key, bounded by :window",
+    "window_experiments": "in order of the key, bounded by :window",
+    "window_search": "the full-text index walks its own postings in order of rowid",
+    "rows": "the list of at most 1,000 numbers that the window gave",
+    "cids": "the list of at most 60 numbers that the plot chose",
+    "lineage": "a recursion of index seeks, at most :limit",
+    "leaders_first": "in order of an index, bounded by :limit",
+    "queue_first": "in order of an index, bounded by :limit",
+}

@@ -1,0 +1,155 @@
+"""Page values to HTML. Everything is escaped; a stranger's text never becomes a link, a tag or an address."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from importlib import resources
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from explorer import show, svg
+from explorer.pages.common import Running
+from explorer.pages.plot import Plot
+from explorer.values import Page
+
+NAV = (
+    ("o", "/", "Overview", "overview"),
+    ("f", "/frontier", "Frontier", "frontier"),
+    ("r", "/records", "Records", "records"),
+    ("v", "/verify", "Verify", "verify"),
+    ("n", "/reputation", "Reputation", "reputation"),
+    ("t", "/tasks", "Tasks", "tasks"),
+)
+
+
+def query(path: str, **params: object) -> str:
+    """An address with those parameters that have a value (in templates, ``class_`` is ``class``)."""
+    given = {key.rstrip("_"): str(value) for key, value in params.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def pretty(value: object) -> str:
+    """JSON for reading; direction-changing characters stay escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    return "".join(c if c == "\n" or not show.plain(c) == "" or c == " " else f"\\u{ord(c):04x}" for c in text)
+
+
+def hexdump(text: str) -> str:
+    """Hex digits as rows of 16 bytes with offset and printable ASCII."""
+    raw = bytes.fromhex(text)
+    rows = []
+    for at in range(0, len(raw), 16):
+        part = raw[at : at + 16]
+        ascii_ = "".join(chr(b) if 32 <= b < 127 else "." for b in part)  # noqa: PLR2004 - printable ASCII
+        rows.append(f"{at:04x}  {part.hex(' '):<47}  {ascii_}")
+    return "\n".join(rows)
+
+
+def sigmas(milli: int | None) -> str:
+    """Thousandths of σ as σ."""
+    return show.NONE if milli is None else f"{milli / 1000:+.1f} σ".replace("-", show.MINUS)
+
+
+def changed(items: object, limit: int = 4) -> str:
+    """A recipe diff as one line with each field's own scale."""
+    if not isinstance(items, list | tuple):
+        return ""
+    parts = []
+    for item in items:
+        if isinstance(item, list | tuple) and len(item) == 3:  # noqa: PLR2004 - field, before, after
+            name = show.plain(str(item[0]), 40)
+            parts.append(f"{name} {show.recipe_value(name, item[1])} → {show.recipe_value(name, item[2])}")
+    more = len(parts) - limit
+    return ", ".join(parts[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def progress(run: Running) -> int:
+    """Whole per cent done."""
+    return min(100, run.step * 100 // run.steps) if run.steps > 0 else 0
+
+
+def lower_is_better(direction: str) -> bool:
+    """Whether less is better."""
+    return not direction.startswith(("max", "higher"))
+
+
+def status(word: str | None) -> Markup:
+    """A status word with its shape (drawn by the stylesheet, so that colour is never alone)."""
+    if not word:
+        return Markup('<span class="s">–</span>')
+    known = word if word in _STATUS else "other"
+    return Markup('<span class="s {}">{}</span>').format(known, word)
+
+
+_STATUS = frozenset(
+    (*show.OUTCOMES, *show.VERDICTS, "pass", "fail", "waiting", "no-show", "void", "done", "now", "todo", "bad",
+     "skipped", "solo"),
+)  # fmt: skip
+
+
+def static_files() -> dict[str, bytes]:
+    """The files served as they are."""
+    folder = resources.files("explorer").joinpath("static")
+    return {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
+
+
+@cache
+def asset_version() -> str:
+    """Changes with every change of a file that a page names, so that a browser never mixes versions."""
+    digest = hashlib.sha256()
+    for folder in ("static", "templates"):
+        for item in sorted(resources.files("explorer").joinpath(folder).iterdir(), key=lambda i: i.name):
+            if item.is_file():
+                digest.update(item.name.encode() + b"\0" + item.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+@cache
+def environment() -> Environment:
+    """The templates with the explorer's filters."""
+    env = Environment(
+        loader=PackageLoader("explorer"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    for name in ("metric", "gain", "trust", "amount", "count", "percent_ppm", "scaled", "size", "duration_ms", "short", "plain"):
+        env.filters[name] = getattr(show, name)
+    env.filters.update(status=status, pretty=pretty, hexdump=hexdump, sigmas=sigmas, changed=changed)
+    env.globals.update(
+        query=query,
+        recipe_value=show.recipe_value,
+        progress=progress,
+        drawing=lambda plot, direction: svg.drawing(plot, lower_is_better(direction)),
+        curve=svg.curve,
+        lower_is_better=lower_is_better,
+        nav=NAV,
+        asset=asset_version,
+        axes=("experiment", "time", "cost"),
+        verdicts=show.VERDICTS,
+        outcomes=show.OUTCOMES,
+    )
+    return env
+
+
+def html(page: Page, path: str) -> str:
+    """A page as HTML.
+
+    Args:
+        page: the value. path: the address it was asked under, for its JSON link.
+    """
+    return environment().get_template(f"{page.name}.html").render(p=page, frame=page.frame, path=path)
+
+
+def problem_html(status_code: int, title: str, detail: str) -> str:
+    """An error page that needs no database."""
+    return environment().get_template("problem.html").render(status_code=status_code, title=title, detail=detail)
+
+
+__all__ = ["Plot", "environment", "html", "problem_html", "query", "static_files"]

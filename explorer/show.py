@@ -1,0 +1,130 @@
+"""How values read on a page: units, short ids, signs, and text of strangers made safe to look at."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+CID_RE = re.compile(r"b[a-z2-7]{58}")
+NODE_RE = re.compile(r"[a-z2-7]{52}")
+NBITS = 1_000_000_000  # nano-units in one unit of a metric
+TRUST = 1 << 20  # trust and ledger amounts are in 2^-20
+NONE = "–"
+MINUS = "−"
+_SCALES = ((10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+
+OUTCOMES = ("kept", "discarded", "crashed")
+VERDICTS = ("confirmed", "refuted", "inconclusive", "unverified")
+
+
+def metric(value: int | None, digits: int = 5) -> str:
+    """A metric in nano-units, as its unit: 2271543210 → 2.27154."""
+    if value is None:
+        return NONE
+    return f"{value / NBITS:.{digits}f}".replace("-", MINUS)
+
+
+def gain(value: int | None, digits: int = 5) -> str:
+    """A gain in nano-units with its sign; positive is better whatever the task's direction."""
+    if value is None:
+        return NONE
+    return f"{value / NBITS:+.{digits}f}".replace("-", MINUS)
+
+
+def trust(value: int | None, digits: int = 2) -> str:
+    """Trust in 2^-20 as a decimal."""
+    return NONE if value is None else f"{value / TRUST:,.{digits}f}".replace("-", MINUS)
+
+
+def amount(value: int, digits: int = 3) -> str:
+    """A ledger amount in 2^-20, with its sign."""
+    return f"{value / TRUST:+,.{digits}f}".replace("-", MINUS)
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands marked."""
+    return NONE if value is None else f"{value:,}".replace("-", MINUS)
+
+
+def percent_ppm(value: int) -> str:
+    """Parts per million as per cent."""
+    return f"{value / 10_000:.1f} %"
+
+
+def scaled(value: int | float | None, unit: str = "") -> str:
+    """A large number with a decimal prefix: 400000000000 → 400 G."""
+    if value is None:
+        return NONE
+    for size, prefix in _SCALES:
+        if abs(value) >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def size(value: int) -> str:
+    """Bytes for people."""
+    return f"{value:,} B" if value < 10_000 else f"{value / 1024:,.1f} KiB"
+
+
+def duration_ms(value: int | None) -> str:
+    """Milliseconds for people."""
+    if value is None:
+        return NONE
+    seconds = value / 1000
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def short(text: str | None) -> str:
+    """An id short enough for a table: the last ten characters of a CID (its first ones are all alike), the
+    first eight of a node's name.
+    """
+    if not text:
+        return NONE
+    return f"…{text[-10:]}" if text.startswith("bafy") else text[:8]
+
+
+def plain(text: str | None, limit: int = 300) -> str:
+    """Text of a stranger as one harmless line: no control or direction-changing characters, bounded length."""
+    if not text:
+        return ""
+    kept = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text[: limit * 2])
+    kept = "".join(c for c in kept if unicodedata.category(c) not in {"Cf", "Cs", "Co"})
+    kept = " ".join(kept.split())
+    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def is_cid(text: str) -> bool:
+    """Whether the text has the form of a record's id."""
+    return CID_RE.fullmatch(text) is not None
+
+
+def is_node(text: str) -> bool:
+    """Whether the text has the form of a node's name."""
+    return NODE_RE.fullmatch(text) is not None
+
+
+def _recipe_show() -> Callable[[str, object], str] | None:
+    """The recipe module's own way to show a field, if this installation has it."""
+    try:
+        from workspace.recipe import show as found  # noqa: PLC0415 - optional, and only needed for recipes
+    except ImportError:
+        return None
+    return found  # type: ignore[no-any-return,unused-ignore]
+
+
+def recipe_value(field: str, value: object) -> str:
+    """One recipe value as text; the recipe's own scale (such as 1e-6) where this installation knows the field."""
+    if value is None:
+        return NONE
+    shower = _recipe_show()
+    if shower is not None:
+        try:
+            return plain(str(shower(field, value)))
+        except (KeyError, ValueError, TypeError, ArithmeticError):
+            pass  # a field or value of another version, or of a stranger: show it as it is
+    if isinstance(value, int) and not isinstance(value, bool):
+        return count(value)
+    return plain(str(value))

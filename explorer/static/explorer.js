@@ -1,0 +1,104 @@
+// Progressive enhancement only: every page works without this file.
+const $ = (s, el = document) => el.querySelector(s), $$ = (s, el = document) => [...el.querySelectorAll(s)];
+const state = $("#live-status");
+
+// Live regions: <section id=… data-live="view live"> is read again from the same address when its topic moves.
+function live() {
+  const regions = () => $$("[data-live]");
+  if (!regions().length || !window.EventSource) return;
+  const dirty = new Set();
+  let timer = 0, busy = false;
+  const swap = (old, fresh) => {
+    const at = document.activeElement, inside = old.contains(at);
+    const href = inside && at.getAttribute("href"), index = inside ? $$("a,summary,button,[tabindex]", old).indexOf(at) : -1;
+    const open = new Set($$("details[open]", old).map(d => d.id)), left = $$(".scroll", old).map(e => e.scrollLeft);
+    old.replaceChildren(...fresh.childNodes);
+    $$("details", old).forEach(d => { if (d.id && open.has(d.id)) d.open = true; });
+    $$(".scroll", old).forEach((e, i) => { e.scrollLeft = left[i] || 0; });
+    if (inside) ((href && $$("a", old).find(a => a.getAttribute("href") === href)) || $$("a,summary,button,[tabindex]", old)[index])?.focus({ preventScroll: true });
+    old.classList.remove("fresh"); void old.offsetWidth; old.classList.add("fresh");
+  };
+  const refresh = async () => {
+    timer = 0;
+    if (document.hidden || busy || !dirty.size) return;
+    if (String(getSelection())) { timer = setTimeout(refresh, 2000); return; }  // never pull text from under a selection
+    const topics = [...dirty];
+    dirty.clear();
+    busy = true;
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      if (!answer.ok) throw new Error(answer.status);
+      const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const el of regions()) {
+        const fresh = el.dataset.live.split(" ").some(t => topics.includes(t)) && next.getElementById(el.id);
+        if (fresh && fresh.innerHTML !== el.innerHTML) {
+          const kept = $$("details", fresh);  // an opened detail alone is not news
+          swap(el, fresh, kept);
+        }
+      }
+      state.textContent = "live, updated " + new Date().toLocaleTimeString();
+    } catch { topics.forEach(t => dirty.add(t)); state.textContent = "not reachable"; timer = setTimeout(refresh, 5000); }
+    busy = false;
+    if (dirty.size) timer ||= setTimeout(refresh, 700);
+  };
+  const topics = new Set(regions().flatMap(r => r.dataset.live.split(" ")));
+  let source, last = document.body.dataset.version;
+  const open = () => {
+    source = new EventSource("/events?topics=" + [...topics]);
+    for (const t of topics) source.addEventListener(t, e => {
+      if (t === "view" && e.lastEventId === last) return;
+      if (t === "view") last = e.lastEventId;
+      dirty.add(t); timer ||= setTimeout(refresh, 400);
+    });
+    source.onopen = () => { state.textContent = "live"; };
+    source.onerror = () => { state.textContent = "reconnecting…"; dirty.add("view"); };
+  };
+  open();
+  addEventListener("pagehide", () => source.close());
+  addEventListener("pageshow", e => { if (e.persisted) { dirty.add("view"); open(); timer ||= setTimeout(refresh, 0); } });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && dirty.size) timer ||= setTimeout(refresh, 0); });
+}
+
+// Keys: / search, j k rows, [ ] pages, g + letter, ? help.
+function keys() {
+  let chord = false;
+  const move = d => {
+    const rows = $$("tbody tr").filter(r => r.offsetParent && $("a", r));
+    const at = rows.findIndex(r => r.contains(document.activeElement));
+    const row = rows[Math.max(0, Math.min(rows.length - 1, at < 0 ? 0 : at + d))];
+    if (row) { $("a", row).focus(); row.scrollIntoView({ block: "nearest" }); }
+  };
+  addEventListener("keydown", e => {
+    if (e.ctrlKey || e.metaKey || e.altKey || /INPUT|TEXTAREA|SELECT/.test(e.target.tagName)) return;
+    const k = e.key;
+    if (chord) { chord = false; const to = $(`nav a[data-key="${CSS.escape(k)}"]`); if (to) { e.preventDefault(); to.click(); } return; }
+    if (k === "g") { chord = true; setTimeout(() => { chord = false; }, 1500); }
+    else if (k === "/") { e.preventDefault(); $("input[name=q]").focus(); }
+    else if (k === "j") move(1);
+    else if (k === "k") move(-1);
+    else if (k === "[") $("a[rel=prev]")?.click();
+    else if (k === "]") $("a[rel=next]")?.click();
+    else if (k === "?") $("#help").showModal();
+  });
+}
+
+// Copy full ids and commands: <button data-copy="…">; hidden until this script can serve them.
+function copies() {
+  const show = () => $$("[data-copy][hidden]").forEach(b => { b.hidden = false; });
+  if (!navigator.clipboard) return;
+  show();
+  new MutationObserver(show).observe($("main"), { childList: true, subtree: true });
+  addEventListener("click", async e => {
+    const b = e.target.closest("[data-copy]");
+    if (!b) return;
+    await navigator.clipboard.writeText(b.dataset.copy);
+    b.textContent = "copied";
+    setTimeout(() => { b.textContent = "copy"; }, 1200);
+  });
+}
+
+// A selector acts when it changes; without a script its button does.
+function selects() {
+  $$("form.auto").forEach(f => f.addEventListener("change", () => f.requestSubmit()));
+}
+live(); keys(); copies(); selects();

@@ -1,0 +1,218 @@
+"""Geometry of the drawings: values in, coordinates and path strings out. Colours are left to the stylesheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from explorer import show
+from explorer.pages.plot import Plot, Step
+
+WIDTH, HEIGHT = 940, 330
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 10, 40
+LABELS_MAX = 6
+LABEL_CHARS = 34
+CHAR_WIDTH = 6.6  # of the label font, for keeping labels apart
+LABEL_HEIGHT = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A marker of the frontier with its step."""
+
+    x: str
+    y: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The words beside a large step."""
+
+    x: str
+    y: str
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A frontier plot ready to be written as SVG."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    bottom: int
+    dots: str
+    dash: str
+    line: str
+    solo: bool
+    band_y: str
+    band_height: str
+    points: tuple[Point, ...]
+    hollow: tuple[tuple[str, str, str, int], ...]  # x, y, cid, metric
+    labels: tuple[Label, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+def ticks(low: float, high: float, wanted: int) -> list[float]:
+    """Round numbers that divide a range into about ``wanted`` parts."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / wanted
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if rough <= m * magnitude * (1 + 1e-9))
+    first = math.ceil(low / step)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _n(value: float) -> str:
+    """A coordinate with one decimal at most."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _dots(plot: Plot, pitch_x: float, pitch_y: float) -> str:
+    """All cells as one path: a run of cells is one line, which the stylesheet's dashes cut into dots."""
+    out: list[str] = []
+    for row, column, length in plot.dots:
+        x = LEFT + column * pitch_x
+        y = TOP + row * pitch_y
+        out.append(f"M{_n(x)} {_n(y)}h{_n((length - 1) * pitch_x + 0.1)}")
+    return "".join(out)
+
+
+def drawing(plot: Plot, lower: bool) -> Drawing:
+    """Lay out one frontier plot; ``lower``: less is better."""
+    inner_w, inner_h = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    x_span, y_span = max(1, plot.x_high - plot.x_low), max(1, plot.y_high - plot.y_low)
+
+    def at_x(value: float) -> float:
+        return LEFT + (value - plot.x_low) / x_span * inner_w
+
+    def at_y(value: float) -> float:
+        return TOP + (plot.y_high - value) / y_span * inner_h
+
+    pitch_x, pitch_y = inner_w / (plot.columns - 1), inner_h / (plot.rows - 1)
+    line, band_y, band_height = "", "0", "0"
+    if plot.steps:
+        first, best = plot.steps[0], plot.steps[-1]
+        line = f"M{_n(at_x(first.x))} {_n(at_y(first.metric))}"
+        line += "".join(f"H{_n(at_x(s.x))}V{_n(at_y(s.metric))}" for s in plot.steps[1:]) + f"H{WIDTH - RIGHT}"
+        upper_edge = max(float(TOP), at_y(best.metric + 2 * plot.sigma))
+        band_y = _n(upper_edge)
+        band_height = _n(max(0.0, min(float(HEIGHT - BOTTOM), at_y(best.metric - 2 * plot.sigma)) - upper_edge))
+    y_ticks = ticks(plot.y_low / show.NBITS, plot.y_high / show.NBITS, 5)
+    decimals = _decimals(y_ticks)
+    return Drawing(
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        bottom=HEIGHT - BOTTOM,
+        dots=_dots(plot, pitch_x, pitch_y),
+        dash=f"0 {pitch_x:.4f}",
+        line=line,
+        solo=bool(plot.steps) and plot.steps[-1].status == "solo",
+        band_y=band_y,
+        band_height=band_height,
+        points=tuple(Point(x=_n(at_x(s.x)), y=_n(at_y(s.metric)), step=s) for s in plot.steps),
+        hollow=tuple((_n(at_x(h.x)), _n(at_y(h.metric)), h.cid, h.metric) for h in plot.hollow),
+        labels=_labels(plot, at_x, at_y, lower),
+        x_ticks=tuple(Tick(at=_n(at_x(v)), text=_x_text(plot.axis, v)) for v in _whole(ticks(plot.x_low, plot.x_high, 6))),
+        y_ticks=tuple(Tick(at=_n(at_y(v * show.NBITS)), text=f"{v:.{decimals}f}") for v in y_ticks),
+    )
+
+
+def _whole(values: list[float]) -> list[float]:
+    return [v for v in values if v == int(v)]
+
+
+def _x_text(axis: str, value: float) -> str:
+    return show.scaled(int(value), "FLOP") if axis == "cost" else show.count(int(value))
+
+
+def _decimals(values: Sequence[float]) -> int:
+    """The fewest decimals that tell neighbouring ticks apart."""
+    for digits in range(1, 7):
+        if all(abs(round(v, digits) - v) < 10 ** -(digits + 2) for v in values):
+            return max(digits, 2)
+    return 6
+
+
+def _labels(plot: Plot, at_x: object, at_y: object, lower: bool) -> tuple[Label, ...]:
+    """Words beside the largest steps, the largest first, where they cover no other words and not the line."""
+    assert callable(at_x)
+    assert callable(at_y)
+    drops = []
+    for before, step in zip(plot.steps, plot.steps[1:], strict=False):
+        change = before.metric - step.metric if lower else step.metric - before.metric
+        drops.append((change, step))
+    drops.sort(key=lambda item: -item[0])
+    taken: list[tuple[float, float, float, float]] = []
+    out: list[Label] = []
+    for change, step in drops:
+        if len(out) == LABELS_MAX or change <= 0:
+            break
+        text = show.plain(step.title, LABEL_CHARS)
+        width = len(text) * CHAR_WIDTH
+        x, y = at_x(step.x) + 8, at_y(step.metric) + (-7 if lower else 17)
+        anchor = "start"
+        if x + width > WIDTH - RIGHT:
+            x, anchor = at_x(step.x) - 8, "end"
+            y = at_y(step.metric) + (17 if lower else -7)
+            if y > HEIGHT - BOTTOM - 4:
+                continue
+        left = x if anchor == "start" else x - width
+        box = (left, y - LABEL_HEIGHT, left + width, y)
+        if not text or any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+            continue
+        taken.append(box)
+        out.append(Label(x=_n(x), y=_n(y), anchor=anchor, text=text))
+    return tuple(out)
+
+
+CURVE_WIDTH, CURVE_HEIGHT = 460, 150
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A training-loss curve ready to be written as SVG."""
+
+    line: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    width: int = CURVE_WIDTH
+    height: int = CURVE_HEIGHT
+
+
+def curve(values: tuple[int, ...], steps: int) -> Curve | None:
+    """Lay out a loss curve of micro-nats over training steps; None for fewer than two points."""
+    if len(values) < 2:  # noqa: PLR2004 - a line needs two
+        return None
+    left, right, top, bottom = 48, CURVE_WIDTH - 10, 8, CURVE_HEIGHT - 24
+    low, high = min(values), max(values)
+    span = max(1, high - low)
+
+    def at_y(value: float) -> float:
+        return top + (high - value) / span * (bottom - top)
+
+    gap = (right - left) / (len(values) - 1)
+    line = "M" + "L".join(f"{_n(left + i * gap)} {_n(at_y(v))}" for i, v in enumerate(values))
+    found = ticks(low / 1e6, high / 1e6, 3)
+    digits = _decimals(found)
+    return Curve(
+        line=line,
+        x_ticks=(Tick(at=str(left), text="0"), Tick(at=str(right), text=f"{steps:,} steps")),
+        y_ticks=tuple(Tick(at=_n(at_y(v * 1e6)), text=f"{v:.{digits}f}") for v in found),
+    )
