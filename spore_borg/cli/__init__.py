@@ -69,17 +69,19 @@ def call(arguments: list[str]) -> int:
         arguments: without the program's name.
     """
     frame = Frame(json="--json" in arguments)  # known before parsing, so that a usage error is JSON as well
+    stdout = sys.stdout
     try:
         result = cli.main(arguments, prog_name="borg", standalone_mode=False, obj=frame)
         sys.stdout.flush()
     except BrokenPipeError:
         quiet_stdout()
         return EXIT_DONE  # the reader (`head`, a pager) has seen enough
-    except SystemExit as error:
-        if not isinstance(error.__context__, BrokenPipeError):
+    except SystemExit:
+        if sys.stdout is stdout:
             raise
+        sys.stdout = stdout  # click met the closed pipe first, while it printed help, and replaced the stream
         quiet_stdout()
-        return EXIT_DONE  # click meets the closed pipe first when it prints help
+        return EXIT_DONE
     except (KeyboardInterrupt, click.Abort):
         return _fail(frame, EXIT_INTERRUPTED, "Interrupted", "Interrupted.")
     except BorgError as error:
