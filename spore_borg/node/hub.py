@@ -134,15 +134,20 @@ class Hub:
 
     # ---- own records
 
-    def write(self, body: Body) -> Record:
-        """Sign, store and then publish this node's next record. It names everything seen as its past."""
+    def write(self, body: Body | Callable[[int], Body]) -> Record:
+        """Sign, store and then publish this node's next record. It names everything seen as its past.
+
+        Args:
+            body: the body, or what makes it from the record's epoch (which is never before a parent's).
+        """
         parents = tuple(self.log.heads())
-        epoch = max(self.epoch() if self.clock else 0, *(self._stubs[cid].epoch for cid in parents), 0)
+        epoch = max([self.epoch() if self.clock else 0, *(self._stubs[cid].epoch for cid in parents)])
+        said = body(epoch) if callable(body) else body
 
         def build(last: tuple[int, Cid] | None) -> Record:
             seq, prev = (last[0] + 1, last[1]) if last else (0, None)
-            mesh = None if body.KIND == "genesis" else self.mesh
-            return sign(self.key, body, mesh=mesh, seq=seq, prev=prev, epoch=epoch, parents=parents)
+            mesh = None if said.KIND == "genesis" else self.mesh
+            return sign(self.key, said, mesh=mesh, seq=seq, prev=prev, epoch=epoch, parents=parents)
 
         record = self.log.append_own(self.me, build, _now_ms())
         self._learn(record, self.log.seq_of(record.cid) or 0)

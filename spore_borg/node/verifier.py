@@ -119,7 +119,9 @@ class Verifier:
         params, losses, segments = None, (), []
         if probe.blocks:
             weights = await self.fetch(body.weights)
-            answer = await self._call("evaluate", {**common, "weights_path": str(weights), "blocks": list(probe.blocks)})
+            answer = await self._call(
+                "evaluate", {**common, "weights_path": str(weights), "blocks": list(probe.blocks)}
+            )
             params, losses = bytes.fromhex(answer["params"]), tuple((b, loss) for b, loss in answer["losses"])
             cpu_ms += answer.get("cpu_ms", 0)
         seed = self._seed(claim)
@@ -127,11 +129,15 @@ class Verifier:
             state = None if segment == 0 else await self.fetch(body.states[segment - 1])
             job = {**common, "seed": seed, "segment": segment, "inner_step": step}
             answer = await self._call("replay", {**job, "state_path": None if state is None else str(state)})
-            segments.append((segment, step, *(bytes.fromhex(answer[name]) for name in ("start", "inner", "end"))))
+            segments.append(
+                (segment, step, *(bytes.fromhex(answer[name]) for name in ("start", "inner", "end")))
+            )
             cpu_ms += answer.get("cpu_ms", 0)
         for segment, _ in probe.segments:
             if segment and claim.author != self.hub.me:
-                self.hub.blobs.remove(body.states[segment - 1])  # large, and the author keeps it until the verdict
+                self.hub.blobs.remove(
+                    body.states[segment - 1]
+                )  # large, and the author keeps it until the verdict
         return prover.Found(params, losses, tuple(segments), cpu_ms)  # type: ignore[arg-type]
 
     async def _call(self, op: str, params: dict[str, Any]) -> dict[str, Any]:

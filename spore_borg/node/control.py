@@ -1,0 +1,76 @@
+"""The control socket: commands for the running node, from its owner only.
+
+One JSON object a line, one request a connection; the command line's end is ``cli/control.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from spore_borg.errors import BorgError, UsageError
+
+REQUEST_BYTES_MAX = 65_536
+REQUEST_TIMEOUT_S = 10.0
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+async def serve(
+    path: Path, handlers: Mapping[str, Handler], task_status: Any = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Answer on a Unix socket that only the owner may open, until cancelled."""
+    path.unlink(missing_ok=True)
+    listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        await listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(16)
+    task_status.started()
+
+    async def one(stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                await _answer(stream, handlers)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                pass  # the asker went away
+
+    try:
+        await trio.serve_listeners(one, [trio.SocketListener(listener)])
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+    raw = b""
+    with trio.fail_after(REQUEST_TIMEOUT_S):
+        while not raw.endswith(b"\n") and len(raw) < REQUEST_BYTES_MAX:
+            part = await stream.receive_some(65_536)
+            if not part:
+                break
+            raw += part
+    try:
+        request = json.loads(raw)
+        if not isinstance(request, dict) or request.get("op") not in handlers:
+            raise UsageError(
+                detail="The node does not know this request; do node and command have the same version?"
+            )
+        answer: dict[str, Any] = {"result": await handlers[request.pop("op")](**request)}
+    except BorgError as error:
+        answer = {"error": {"code": error.exit_code, "kind": type(error).__name__, "message": str(error)}}
+    except (ValueError, TypeError) as error:
+        answer = {
+            "error": {
+                "code": UsageError.exit_code,
+                "kind": "UsageError",
+                "message": f"Not a request: {error}",
+            }
+        }
+    await stream.send_all(json.dumps(answer).encode() + b"\n")

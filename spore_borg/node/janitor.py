@@ -1,0 +1,63 @@
+"""Keeps the blob directory within its budget, least useful first.
+
+Segment states go as soon as their claim can no longer be asked about; weights of frontier steps stay;
+other weights go oldest first while the directory is over its budget.
+Source: PROTOCOL §4, retention.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from spore_borg.node.hub import Hub
+from spore_borg.policies.verifier import matters
+from spore_borg.records.cid import Cid
+from spore_borg.views import verdicts
+from spore_borg.views.reduce import View
+
+PAUSE_S = 20.0
+
+
+async def tidy_forever(hub: Hub, budget_bytes: int) -> None:
+    """Tidy up after every few folds."""
+    while True:
+        await hub.changed()
+        for cid in disposable(hub.view):
+            hub.blobs.remove(cid)
+        await trio.to_thread.run_sync(_shrink, hub, budget_bytes)
+        await trio.sleep(PAUSE_S)
+
+
+def disposable(view: View) -> list[Cid]:
+    """State blobs that nobody may ask for any more."""
+    return [state for claim in view.claims.values() if _over(view, claim) for state in claim.body.states]
+
+
+def _over(view: View, claim: verdicts.Claim) -> bool:
+    if claim.round_settled is None or claim.round_settled > view.round_settled:
+        return False
+    if claim.verdict == verdicts.SOLO:
+        return not matters(view, claim)
+    return claim.verdict in (verdicts.ACCEPTED, verdicts.REFUTED)
+
+
+def _shrink(hub: Hub, budget_bytes: int) -> None:
+    usage = hub.blobs.usage()
+    if usage <= budget_bytes:
+        return
+    view = hub.view
+    steps = {
+        s.cid for pool in (view.frontiers, view.solo) for frontier in pool.values() for s in frontier.steps
+    }
+    old = [
+        claim for claim in view.claims.values()
+        if claim.verdict is not None and claim.target.cid not in steps and claim.body.weights is not None
+    ]  # fmt: skip
+    for claim in sorted(old, key=lambda claim: claim.round_settled or 0):
+        if usage <= budget_bytes:
+            return
+        assert claim.body.weights is not None, "filtered above"
+        if hub.blobs.has(claim.body.weights):
+            size = hub.blobs.size(claim.body.weights)
+            hub.blobs.remove(claim.body.weights)
+            usage -= size

@@ -1,0 +1,221 @@
+"""The research loop: propose, declare, run, publish, again.
+
+Every number in a claim comes from the harness in the worker; the seed comes from an onion value that the
+node has already revealed, so nobody chooses it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+
+from spore_borg.node.drawer import Drawer, pack_run
+from spore_borg.node.hub import Hub
+from spore_borg.node.tasks import task_spec
+from spore_borg.policies import prover
+from spore_borg.policies.proposer import Proposal, Research, Trial, propose
+from spore_borg.records.bodies import Intent, Task
+from spore_borg.records.cid import Cid
+from spore_borg.records.keys import SigningKey
+from spore_borg.runner.client import Worker
+from spore_borg.views.draw import run_seed
+from spore_borg.views.frontier import show
+from spore_borg.views.reduce import View
+from spore_borg.views.settle import recipe_digest
+
+Fetch = Callable[[Cid], Awaitable[Path]]
+Progress = Callable[[dict[str, Any] | None], None]
+
+PENDING_MAX = 6  # own claims without a verdict; beyond that research waits for verification
+INTENT_EPOCHS = 20  # length of a lease on a recipe
+
+
+class Researcher:
+    """One node's research on one task.
+
+    Args:
+        family, fingerprint: hardware class and measured fingerprint of the worker.
+        share: part of the time in which experiments run (0…1).
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        worker: Worker,
+        fetch: Fetch,
+        progress: Progress,
+        *,
+        family: str,
+        fingerprint: bytes,
+        rng: Random,
+    ) -> None:
+        self.hub, self.worker, self.fetch, self.progress = hub, worker, fetch, progress
+        self.family, self.fingerprint, self.rng = family, fingerprint, rng
+        self.runs = Drawer(hub.home.work / "runs")
+        self.count = 0
+
+    async def run(self, task_cid: Cid, experiments: int | None) -> None:
+        """Research until cancelled, or until ``experiments`` runs are published."""
+        task = self.hub.view.tasks[task_cid]
+        data = await self.fetch(task.data)
+        while experiments is None or self.count < experiments:
+            await self._wait_for_verification()
+            proposal = self._propose(task_cid, task)
+            seed_epoch, value = await self._revealed()
+            digest = recipe_digest(proposal.recipe)
+            self.hub.write(Intent(task=task_cid, recipe=digest, until=self.hub.epoch() + INTENT_EPOCHS))
+            await self._experiment(task_cid, task, data, proposal, seed_epoch, value)
+            self.count += 1
+
+    async def _wait_for_verification(self) -> None:
+        """Research must not outrun verification: states on the disk and the others' time are limited."""
+        told = False
+        while sum(claim.author == self.hub.me for claim in self.hub.view.pending) >= PENDING_MAX:
+            if not told:
+                self.hub.event("waiting", f"{PENDING_MAX} own claims wait for verification; research pauses")
+                told = True
+            await self.hub.changed()
+
+    async def _revealed(self) -> tuple[int, bytes]:
+        """The newest epoch whose onion value this node has revealed in a seal, and the value."""
+        while not self.hub.own("seal"):
+            await trio.sleep(0.2)
+        seal = self.hub.own("seal")[-1]
+        return seal.epoch, seal.body.value
+
+    # ---- what to run
+
+    def _propose(self, task_cid: Cid, task: Task) -> Proposal:
+        view = self.hub.view
+        trials = list(self.trials(view, task_cid))
+        if not trials:
+            return Proposal(dict(task.baseline), (), "baseline", "the shipped recipe, to measure against")
+        frontier = view.solo[task_cid, self.family]
+        best = (
+            frontier.steps[-1].cid if frontier.steps else min(trials, key=lambda t: t.metric or 1 << 62).cid
+        )
+        leased = {
+            record.body.recipe for record in view.dag.records
+            if record.kind == "intent" and record.author != self.hub.me and record.body.until >= self.hub.epoch()
+        }  # fmt: skip
+        research = Research(
+            trials=tuple(trials), best=best, best_runs=len(frontier.runs.get(frontier.steps[-1].recipe, ())) if frontier.steps else 1,
+            leased=frozenset(leased), sigma=task.sigma, gain_min=task.gain_min, key=self.hub.me, epoch=self.hub.epoch(),
+        )  # fmt: skip
+        return propose(research, self.rng)
+
+    def trials(self, view: View, task_cid: Cid) -> list[Trial]:
+        """Everyone's runs of the task in this node's class, and this node's own unverified ones."""
+        found = []
+        for record in view.dag.records:
+            if (
+                record.kind != "experiment"
+                or record.body.task != task_cid
+                or record.body.family != self.family
+            ):
+                continue
+            claim, body = view.claims.get(record.cid), record.body
+            accepted = claim is not None and claim.verdict in ("accepted", "solo")
+            if claim is not None and claim.verdict == "refuted":
+                continue
+            base = (
+                view.body_of(body.bases[0]).metric if body.bases and body.bases[0] in view.dag.index else None
+            )
+            gain = base - body.metric if base is not None and body.metric is not None else None
+            found.append(
+                Trial(
+                    cid=record.cid,
+                    recipe=body.recipe,
+                    metric=body.metric,
+                    author=record.author,
+                    accepted=accepted,
+                    operator=body.operator,
+                    bases=body.bases,
+                    gain=gain,
+                    epoch=record.epoch,
+                )  # fmt: skip
+            )
+        return found
+
+    # ---- running it
+
+    async def _experiment(
+        self, task_cid: Cid, task: Task, data: Path, proposal: Proposal, seed_epoch: int, value: bytes
+    ) -> None:
+        out = self.hub.home.work / "run"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        bases = tuple(proposal.bases)
+        seed = run_seed(value, task_cid, bases)
+        began, what = time.monotonic(), f"{proposal.operator}: {proposal.why}"
+        self.hub.event("experiment", f"begins: {what}")
+
+        def report(step: dict[str, Any]) -> None:
+            done, steps = step.get("step", 0), step.get("steps", 0)
+            eta_s = (time.monotonic() - began) * (steps - done) / done if done else None
+            self.progress({"what": what, "eta_s": eta_s, "started_ms": int(time.time() * 1000), **step})
+
+        job = {
+            "task": task_spec(task),
+            "recipe": proposal.recipe,
+            "seed": seed,
+            "data_path": str(data),
+            "out_dir": str(out),
+        }
+        limit_s = 40 * int(task.spec.get("cpu_s_max", 600))
+        answer = await self.worker.call("train", job, on_progress=report, timeout_s=limit_s)
+        self.progress(None)
+        self.publish(task_cid, task, proposal, bases, seed_epoch, seed, answer)
+        shutil.rmtree(out, ignore_errors=True)
+
+    def publish(
+        self, task_cid: Cid, task: Task, proposal: Proposal, bases: tuple[Cid, ...], seed_epoch: int, seed: int,
+        answer: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Store the run's files and secrets, then sign its claim."""
+        facts = prover.Facts(
+            recipe=proposal.recipe, operator=proposal.operator, why=proposal.why, bases=bases, seed_epoch=seed_epoch,
+            family=self.family, fingerprint=self.fingerprint, params_count=answer.get("params_count", 0),
+            steps=answer.get("steps", 0), flops=answer.get("flops", 0), cpu_ms=answer.get("cpu_ms", 0),
+            curve=tuple(answer.get("curve", ())),
+        )  # fmt: skip
+        if answer["status"] != "ok":
+            self.hub.write(prover.crash_body(task_cid, facts, answer["error"]))
+            self.hub.event("crashed", f"{proposal.operator}: {proposal.why}: {answer['error']}")
+            return
+        run = self.secrets(self.hub.key, seed, answer)
+        weights = self.hub.blobs.put_file(answer["weights_path"], move=True)
+        states = [self.hub.blobs.put_file(path, move=True) for path in answer["state_paths"][1:]]
+        outcome = self._outcome(task_cid, task, proposal, sum(run.losses) // task.val_bytes)
+        body = prover.claim_body(task_cid, task, facts, run, weights, states, outcome)
+        assert body.state_root is not None and body.metric is not None, "a finished run has commitments"
+        self.runs.put(body.state_root, pack_run(run))
+        record = self.hub.write(body)
+        self.hub.event(
+            "published", f"{outcome}: {proposal.operator}: {proposal.why}: {show(body.metric)} bpb",
+            cid=str(record.cid), metric=body.metric, outcome=outcome,
+        )  # fmt: skip
+
+    @staticmethod
+    def secrets(key: SigningKey, seed: int, answer: dict[str, Any]) -> prover.Run:
+        """The run's commitments-to-be, with salts that only this key can derive."""
+        octets = bytes.fromhex
+        return prover.Run(
+            losses=tuple(answer["losses"]), digests=tuple(octets(d) for d in answer["digests"]),
+            params=octets(answer["params"]), tail=octets(answer["tail"]),
+            loss_secret=prover.secret(key.derive("losses"), "losses", seed),
+            state_secret=prover.secret(key.derive("states"), "states", seed),
+        )  # fmt: skip
+
+    def _outcome(self, task_cid: Cid, task: Task, proposal: Proposal, metric: int) -> str:
+        """The author's own word: kept if the run beats the best known by its mean."""
+        frontier = self.hub.view.solo.get((task_cid, self.family))
+        if frontier is None or not frontier.steps:
+            return "kept"
+        return "kept" if metric < frontier.mean(frontier.steps[-1].recipe) else "discarded"
