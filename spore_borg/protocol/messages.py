@@ -306,7 +306,7 @@ def _addresses(f: list[Any]) -> Addresses:
         raise _bad(f"at most {ADDRESSES_MESSAGE_MAX} addresses in a message")
     found = []
     for entry in entries:
-        if type(entry) is not list or len(entry) != 3:  # noqa: PLR2004 - host, port, key
+        if type(entry) is not list or len(entry) != 3:
             raise _bad("an address is host, port and key")
         found.append(Address(_host(entry[0]), _int(entry[1], 1, 65_535), _bytes(entry[2], 32, 32)))
     return Addresses(tuple(found))

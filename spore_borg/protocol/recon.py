@@ -9,6 +9,7 @@ Source: A. Meyer, "Range-Based Set Reconciliation" (2023). Spec: ``spec/32-recon
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -152,7 +153,8 @@ def decode_ranges(raw: bytes) -> list[Range]:
         if ended or len(ranges) >= RECON_RANGES_MAX:
             raise RemoteProtocolError(detail="too many reconciliation ranges")
         mode = reader.take(1)[0]
-        print_, keys = b"", ()
+        print_ = b""
+        keys: tuple[bytes, ...] = ()
         if mode == PRINT:
             print_ = reader.take(FINGERPRINT_BYTES)
         elif mode in (KEYS, GIVE):
@@ -225,7 +227,7 @@ class _Builder:
             self.put(Range(bound, KEYS, keys=tuple(self.index.keys(start, end))))
             return
         cuts = [start + count * part // FAN_OUT for part in range(FAN_OUT + 1)]
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in pairwise(cuts):
             edge = bound if high == end else split_bound(self.index.at(high - 1), self.index.at(high))
             self.put(Range(edge, PRINT, self.print(low, high)))
 
