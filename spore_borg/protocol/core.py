@@ -49,9 +49,9 @@ from spore_borg.protocol.messages import (
     Ping,
     Pong,
     Prune,
-    Records,
     Recon,
     ReconReply,
+    Records,
     Want,
 )
 from spore_borg.protocol.orphans import Orphans
