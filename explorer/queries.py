@@ -111,7 +111,7 @@ ALLOWED: dict[str, str] = {
     "window_experiments": "in order of the key, bounded by :window",
     "window_search": "the full-text index walks its own postings in order of rowid",
     "rows": "the list of at most 1,000 numbers that the window gave",
-    "cids": "the list of at most 60 numbers that the plot chose",
+    "cids": "the list of at most 40 numbers that the plot chose",
     "lineage": "a recursion of index seeks, at most :limit",
     "leaders_first": "in order of an index, bounded by :limit",
     "queue_first": "in order of an index, bounded by :limit",

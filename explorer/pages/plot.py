@@ -17,7 +17,7 @@ from explorer.values import Who
 
 RUNS_MAX = 60_000  # newest runs of one class that are drawn
 COLUMNS, ROWS = 216, 72  # cells of the grid of faint dots
-HOLLOW_MAX = 60  # unverified runs drawn one by one: the best of them
+HOLLOW_MAX = 40  # unverified runs drawn one by one: the best of them
 AXES = ("experiment", "time", "cost")
 
 

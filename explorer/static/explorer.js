@@ -8,6 +8,7 @@ function live() {
   if (!regions().length || !window.EventSource) return;
   const dirty = new Set();
   let timer = 0, busy = false;
+  const same = el => { const copy = el.cloneNode(true); $$("details", copy).forEach(d => { d.open = false; }); $$("[data-copy]", copy).forEach(b => { b.hidden = true; b.textContent = ""; }); return copy.innerHTML; };
   const swap = (old, fresh) => {
     const at = document.activeElement, inside = old.contains(at);
     const href = inside && at.getAttribute("href"), index = inside ? $$("a,summary,button,[tabindex]", old).indexOf(at) : -1;
@@ -31,10 +32,7 @@ function live() {
       const next = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const el of regions()) {
         const fresh = el.dataset.live.split(" ").some(t => topics.includes(t)) && next.getElementById(el.id);
-        if (fresh && fresh.innerHTML !== el.innerHTML) {
-          const kept = $$("details", fresh);  // an opened detail alone is not news
-          swap(el, fresh, kept);
-        }
+        if (fresh && same(fresh) !== same(el)) swap(el, fresh);
       }
       state.textContent = "live, updated " + new Date().toLocaleTimeString();
     } catch { topics.forEach(t => dirty.add(t)); state.textContent = "not reachable"; timer = setTimeout(refresh, 5000); }
@@ -99,6 +97,9 @@ function copies() {
 
 // A selector acts when it changes; without a script its button does.
 function selects() {
-  $$("form.auto").forEach(f => f.addEventListener("change", () => f.requestSubmit()));
+  for (const f of $$("form.auto")) {
+    $("button", f).hidden = true;
+    f.addEventListener("change", e => { if (e.target.tagName === "SELECT") f.requestSubmit(); });
+  }
 }
 live(); keys(); copies(); selects();
