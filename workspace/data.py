@@ -62,7 +62,11 @@ def _bible_documents() -> list[str]:
 
 def _file_documents(path: Path) -> list[str]:
     """Paragraphs of one text file, or of every ``*.txt`` and ``*.md`` below a directory, in order of names."""
-    files = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md")) if path.is_dir() else [path]
+    files = (
+        sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md"))
+        if path.is_dir()
+        else [path]
+    )
     if not files or not all(file.is_file() for file in files):
         raise DataError(f"no text in {path}: give a text file, or a directory with .txt or .md files")
     if sum(file.stat().st_size for file in files) > TEXT_BYTES_MAX:
@@ -76,7 +80,9 @@ def _file_documents(path: Path) -> list[str]:
         current = ""
         for paragraph in re.split(r"\n\s*\n", text):
             for start in range(0, len(paragraph), DOCUMENT_BYTES_MAX // 4):
-                current += ("\n\n" if current and start == 0 else "") + paragraph[start : start + DOCUMENT_BYTES_MAX // 4]
+                current += ("\n\n" if current and start == 0 else "") + paragraph[
+                    start : start + DOCUMENT_BYTES_MAX // 4
+                ]
                 if len(current) >= DOCUMENT_BYTES_MAX // 4:
                     documents.append(current)
                     current = ""
@@ -114,7 +120,9 @@ def build(out: Path, text_path: Path | None = None) -> dict[str, object]:
         DataError: the text is missing, too large, not UTF-8, or too short for a validation split.
     """
     found = _bible_documents() if text_path is None else _file_documents(text_path)
-    documents = [document for document in dict.fromkeys(found) if len(document.encode()) >= DOCUMENT_BYTES_MIN]
+    documents = [
+        document for document in dict.fromkeys(found) if len(document.encode()) >= DOCUMENT_BYTES_MIN
+    ]
     splits = {"train": [d for d in documents if not is_val(d)], "val": [d for d in documents if is_val(d)]}
     if not splits["train"] or not splits["val"]:
         raise DataError(f"{len(documents)} documents are too few for a validation split; give more text")
@@ -142,7 +150,9 @@ def build(out: Path, text_path: Path | None = None) -> dict[str, object]:
     text_digest = hashlib.sha256("\x00".join(documents).encode()).hexdigest()
     about = {
         "corpus": DEFAULT_CORPUS if text_path is None else text_path.name,
-        "licence": "text: public domain (World English Bible); package: MIT" if text_path is None else "unstated",
+        "licence": "text: public domain (World English Bible); package: MIT"
+        if text_path is None
+        else "unstated",
         "sha256_text": text_digest,
         "documents": str(len(documents)),
     }

@@ -118,7 +118,9 @@ FIELDS.update(
         _choice("act", ("gelu", "relu2", "silu", "swiglu"), "activation of the MLP"),
         _choice("norm", ("rmsnorm", "layernorm"), "normalisation before attention, MLP and output"),
         _choice("pos", ("rope", "learned", "none"), "how positions are known"),
-        Field("rope_base", "int", "longest wavelength of the rotary angles", low=10, high=1_000_000, log=True),
+        Field(
+            "rope_base", "int", "longest wavelength of the rotary angles", low=10, high=1_000_000, log=True
+        ),
         _bool("qk_norm", "normalise queries and keys per head"),
         _bool("value_embed", "add gated token embeddings to the values of every second block"),
         _bool("emb_norm", "normalise after the embedding"),
@@ -128,7 +130,9 @@ FIELDS.update(
         _fixed("softcap", "0", "100", "bound logits by softcap * tanh(logit / softcap); 0 is off"),
         _fixed("init_std", "0.001", "0.5", "standard deviation of initial matrices", log=True),
         _fixed("emb_init_std", "0.001", "2", "standard deviation of initial embeddings", log=True),
-        _choice("opt", ("adamw", "lion", "muon"), "optimizer of the block matrices (muon: AdamW for the rest)"),
+        _choice(
+            "opt", ("adamw", "lion", "muon"), "optimizer of the block matrices (muon: AdamW for the rest)"
+        ),
         _fixed("lr", "0.00001", "0.1", "learning rate of AdamW or Lion", log=True),
         _fixed("emb_lr_mult", "0.05", "20", "embedding learning rate / lr", log=True),
         _fixed("head_lr_mult", "0.05", "20", "output head learning rate / lr, when untied", log=True),

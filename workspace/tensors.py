@@ -14,9 +14,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 Array = NDArray[np.generic]
+
+
+class TensorError(ValueError):
+    """A file that holds no tensors, or is damaged; the message names it."""
+
 
 _DTYPES = {"float32": "F32", "int64": "I64", "int32": "I32", "uint16": "U16", "uint8": "U8"}
 
@@ -66,8 +72,11 @@ def save(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str] |
 
 
 def load(path: Path) -> dict[str, Array]:
-    """Read a safetensors file. Raises OSError, or SafetensorError for a damaged file."""
-    loaded: dict[str, Array] = load_file(path)
+    """Read a safetensors file. Raises TensorError when it is missing or damaged."""
+    try:
+        loaded: dict[str, Array] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TensorError(f"{path.name} cannot be read as tensors: {error}") from error
     return loaded
 
 
@@ -76,6 +85,6 @@ def read_metadata(path: Path, size_bytes_max: int = 1 << 20) -> dict[str, str]:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > size_bytes_max:
-            raise ValueError(f"{path.name} has a header of {size} bytes; at most {size_bytes_max} are read")
+            raise TensorError(f"{path.name} has a header of {size} bytes; at most {size_bytes_max} are read")
         found = json.loads(file.read(size)).get("__metadata__", {})
     return {str(name): str(value) for name, value in found.items()}

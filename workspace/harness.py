@@ -1,0 +1,211 @@
+"""What the worker is asked to do, as plain functions of plain values: train, evaluate, replay.
+
+Torch is imported only when one of them is called; `harness_digest` needs none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+SOURCES = (
+    "evaluate.py", "harness.py", "model.py", "optim.py", "random.py", "recipe.py", "tensors.py", "train.py",
+)  # fmt: skip
+CURVE_POINTS_MAX = 64
+
+Each = Callable[[int, int, float], None]  # (steps done, steps in all, loss in nats)
+
+
+def harness_digest() -> bytes:
+    """sha256 over the sources that decide a result: the evaluator digest of a task record, 32 bytes."""
+    total = hashlib.sha256()
+    for name in SOURCES:
+        # Line ends are a matter of the checkout, not of the program.
+        source = resources.files("workspace").joinpath(name).read_bytes().replace(b"\r\n", b"\n")
+        total.update(f"{name}\0{len(source)}\0".encode() + source)
+    return total.digest()
+
+
+def steps(task: Mapping[str, Any], recipe: Mapping[str, object]) -> dict[str, int]:
+    """``steps flops_per_step params_count`` of a recipe. Raises RecipeError, TaskError."""
+    from workspace.train import plan  # noqa: PLC0415 torch
+
+    found = plan(task, recipe)
+    return {
+        "steps": found.steps,
+        "flops_per_step": found.flops_per_step,
+        "params_count": found.params_count,
+    }
+
+
+def curve(losses: Sequence[float]) -> list[int]:
+    """At most CURVE_POINTS_MAX means of equal stretches of the training loss, in micro-nats."""
+    points = min(CURVE_POINTS_MAX, len(losses))
+    edges = [index * len(losses) // points for index in range(points + 1)] if points else []
+    stretches = [losses[low:high] for low, high in zip(edges, edges[1:], strict=False)]
+    return [round(sum(stretch) / len(stretch) * 1e6) for stretch in stretches]
+
+
+def train(
+    task: Mapping[str, Any],
+    recipe: Mapping[str, object],
+    seed: int,
+    data_path: Path,
+    out_dir: Path,
+    *,
+    device: str = "cpu",
+    each: Each | None = None,
+) -> dict[str, Any]:
+    """Train and evaluate one recipe.
+
+    Writes ``state-K.safetensors`` for the starts of segments 1 … K-1 (the start of segment 0 follows from the
+    seed, so its path is None) and ``weights.safetensors`` into ``out_dir``.
+
+    Returns:
+        ``status: done`` with ``metric losses digests params tail weights_path state_paths steps flops cpu_ms
+        params_count curve``, or ``status: crashed`` with ``error step steps flops cpu_ms params_count curve``.
+    Raises:
+        DataError, RecipeError, TaskError: the inputs do not fit; no run took place.
+    """
+    from workspace import data, evaluate  # noqa: PLC0415 torch
+    from workspace.train import Crashed, CpuLimit, Run, deterministic, quiet_gradients  # noqa: PLC0415 torch
+
+    deterministic()
+    limit = CpuLimit(int(task.get("cpu_s_max", 0)))
+    tokens = data.load(data_path)
+    run = Run(task, recipe, seed, tokens, device)
+    counted = evaluate.val_bytes(task, tokens)
+    if counted != int(task["val_bytes"]):
+        raise data.DataError(f"the data has {counted} validation bytes, the task says {task['val_bytes']}")
+    segments = int(task["segments"])
+    out_dir.mkdir(parents=True, exist_ok=True)
+    digests: list[str] = []
+    paths: list[str | None] = []
+    seen: list[float] = []
+
+    def after(step: int, loss: float) -> None:
+        seen.append(loss)
+        limit.check(step)
+        if each is not None:
+            each(step, run.plan.steps, loss)
+
+    result: dict[str, Any] = {"params_count": run.plan.params_count}
+    try:
+        with quiet_gradients(run.model):
+            for index in range(segments):
+                digests.append(run.digests()[0].hex())
+                path = out_dir / f"state-{index}.safetensors" if index else None
+                if path is not None:
+                    run.save_state(path)
+                paths.append(None if path is None else str(path))
+                run.to(run.plan.boundary(index + 1, segments), after)
+        state, params, tail = run.digests()
+        try:
+            losses = evaluate.losses(run.model, task, tokens, range(int(task["blocks"])), run.device)
+        except evaluate.NotFinite as broken:
+            raise Crashed(str(broken), run.step) from broken
+        run.save_weights(out_dir / "weights.safetensors")
+        result |= {
+            "status": "done",
+            "metric": evaluate.metric(task, losses),
+            "losses": losses,
+            "digests": [*digests, state.hex()],
+            "params": params.hex(),
+            "tail": tail.hex(),
+            "weights_path": str(out_dir / "weights.safetensors"),
+            "state_paths": paths,
+        }
+    except Crashed as crash:
+        for left in paths:
+            if left is not None:
+                Path(left).unlink(missing_ok=True)
+        result |= {"status": "crashed", "error": str(crash), "step": crash.step}
+    return {
+        **result,
+        "steps": run.step,
+        "flops": run.step * run.plan.flops_per_step,
+        "cpu_ms": limit.spent_ms(),
+        "curve": curve(seen),
+    }
+
+
+def evaluate(
+    task: Mapping[str, Any],
+    recipe: Mapping[str, object],
+    data_path: Path,
+    weights_path: Path,
+    blocks: Sequence[int],
+    *,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """``losses [[block, nano-bits], …]`` of published weights, and ``params``, the digest of what was evaluated.
+
+    Raises:
+        DataError, RecipeError, TaskError: the weights, blocks or data do not fit the recipe or the task.
+    """
+    import torch  # noqa: PLC0415
+
+    from workspace import data  # noqa: PLC0415 torch
+    from workspace import evaluate as evaluator  # noqa: PLC0415 torch
+    from workspace.train import deterministic, load_weights  # noqa: PLC0415 torch
+
+    deterministic()
+    model, params = load_weights(task, recipe, weights_path, device)
+    found = evaluator.losses(model, task, data.load(data_path), blocks, torch.device(device))
+    return {"losses": [list(pair) for pair in zip(blocks, found, strict=True)], "params": params.hex()}
+
+
+def replay(
+    task: Mapping[str, Any],
+    recipe: Mapping[str, object],
+    seed: int,
+    data_path: Path,
+    segment: int,
+    *,
+    state_path: Path | None = None,
+    inner_step: int = 0,
+    device: str = "cpu",
+    each: Each | None = None,
+) -> dict[str, Any]:
+    """Run one segment again: state digests at its ``start``, after ``inner_step`` of its steps, and at its ``end``.
+
+    Args:
+        segment: 0 … K-1; only segment 0 needs no ``state_path``.
+        inner_step: 0 (the start) to the length of the segment (its end).
+    Raises:
+        DataError: no such segment or step, or the state is not one of this recipe at this segment's start.
+        Crashed: the segment diverges, which its author must have seen as well.
+    """
+    from workspace import data  # noqa: PLC0415 torch
+    from workspace.train import CpuLimit, Run, deterministic, quiet_gradients  # noqa: PLC0415 torch
+
+    deterministic()
+    run = Run(task, recipe, seed, data.load(data_path), device)
+    limit = CpuLimit(int(task["cpu_s_max"]))
+    segments = int(task["segments"])
+    if not 0 <= segment < segments:
+        raise data.DataError(f"no segment {segment}; the task has segments 0 to {segments - 1}")
+    begin, end = run.plan.boundary(segment, segments), run.plan.boundary(segment + 1, segments)
+    if not 0 <= inner_step <= end - begin:
+        raise data.DataError(f"no step {inner_step} in segment {segment}; it has {end - begin} steps")
+    if state_path is not None:
+        run.load_state(state_path)
+    if run.step != begin:
+        raise data.DataError(
+            f"segment {segment} starts at step {begin}; the state given is of step {run.step}"
+        )
+
+    def after(step: int, loss: float) -> None:
+        limit.check(step)
+        if each is not None:
+            each(step - begin, end - begin, loss)
+
+    found = {"start": run.digests()[0].hex()}
+    with quiet_gradients(run.model):
+        run.to(begin + inner_step, after)
+        found["inner"] = run.digests()[0].hex()
+        run.to(end, after)
+    return {**found, "end": run.digests()[0].hex(), "steps": end - begin, "cpu_ms": limit.spent_ms()}
