@@ -129,9 +129,14 @@ class Trial:
     author: bytes
     accepted: bool
     operator: str
-    base: Cid | None = None
+    bases: tuple[Cid, ...] = ()
     gain: int | None = None
     epoch: int = 0
+
+    @property
+    def base(self) -> Cid | None:
+        """The experiment that the gain is measured against: the first base."""
+        return self.bases[0] if self.bases else None
 
 
 @dataclass(frozen=True, slots=True)

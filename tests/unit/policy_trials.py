@@ -43,7 +43,7 @@ def trial(
     gain = None if base is None or base.metric is None else base.metric - metric
     cid = Cid.of(number.to_bytes(8, "big"))
     return Trial(
-        cid, recipe, metric, KEYS[0], accepted, operator, base.cid if base else None, gain, epoch
+        cid, recipe, metric, KEYS[0], accepted, operator, (base.cid,) if base else (), gain, epoch
     )  # fmt: skip
 
 

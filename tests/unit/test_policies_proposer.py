@@ -241,7 +241,7 @@ def test_the_bandit_learns_from_verified_gain_and_forgets() -> None:
     hits = [trial(n, BASELINE, metric=better, base=base) for n in range(12)]
     claims = [trial(n, BASELINE, metric=better, base=base, accepted=False) for n in range(12)]
     misses = [trial(n, BASELINE, metric=worse, base=base, accepted=False) for n in range(12)]
-    crashes = [Trial(t.cid, t.recipe, None, t.author, False, "mutate", t.base, None) for t in claims]
+    crashes = [Trial(t.cid, t.recipe, None, t.author, False, "mutate", t.bases, None) for t in claims]
     assert share(hits, 0) > max(0.8, 2 * none)
     assert share(claims, 0) == none  # a claim earns nothing
     assert share(misses, 0) < none / 2
