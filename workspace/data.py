@@ -133,7 +133,7 @@ def build(out: Path, text_path: Path | None = None) -> dict[str, object]:
     lengths = np.zeros(VOCAB, np.int32)
     for token, index in tokenizer.get_vocab().items():
         lengths[index] = 0 if token == MARK else len(token)  # a byte-level token has one character per byte
-    mark = tokenizer.token_to_id(MARK)
+    mark = int(tokenizer.get_vocab()[MARK])
     arrays: dict[str, tensors.Array] = {
         "token_bytes": lengths,
         "tokenizer": np.frombuffer(tokenizer.to_str().encode(), np.uint8),

@@ -31,7 +31,7 @@ def windows(task: Mapping[str, Any], data: Dataset, block: int) -> NDArray[np.in
     if stride < seq:
         raise DataError(f"the task needs {count * seq + 1} validation tokens, the data has {len(data.val)}")
     starts = (np.arange(per_block) + block * per_block) * stride
-    return data.val[starts[:, None] + np.arange(seq + 1)]
+    return np.asarray(data.val[starts[:, None] + np.arange(seq + 1)], np.int64)
 
 
 def val_bytes(task: Mapping[str, Any], data: Dataset) -> int:

@@ -31,7 +31,7 @@ def harness_digest() -> bytes:
 
 def steps(task: Mapping[str, Any], recipe: Mapping[str, object]) -> dict[str, int]:
     """``steps flops_per_step params_count`` of a recipe. Raises RecipeError, TaskError."""
-    from workspace.train import plan  # noqa: PLC0415 torch
+    from workspace.train import plan
 
     found = plan(task, recipe)
     return {
@@ -70,8 +70,8 @@ def train(
     Raises:
         DataError, RecipeError, TaskError: the inputs do not fit; no run took place.
     """
-    from workspace import data, evaluate  # noqa: PLC0415 torch
-    from workspace.train import Crashed, CpuLimit, Run, deterministic, quiet_gradients  # noqa: PLC0415 torch
+    from workspace import data, evaluate
+    from workspace.train import CpuLimit, Crashed, Run, deterministic, quiet_gradients
 
     deterministic()
     limit = CpuLimit(int(task.get("cpu_s_max", 0)))
@@ -146,11 +146,11 @@ def evaluate(
     Raises:
         DataError, RecipeError, TaskError: the weights, blocks or data do not fit the recipe or the task.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
-    from workspace import data  # noqa: PLC0415 torch
-    from workspace import evaluate as evaluator  # noqa: PLC0415 torch
-    from workspace.train import deterministic, load_weights  # noqa: PLC0415 torch
+    from workspace import data
+    from workspace import evaluate as evaluator
+    from workspace.train import deterministic, load_weights
 
     deterministic()
     model, params = load_weights(task, recipe, weights_path, device)
@@ -179,8 +179,8 @@ def replay(
         DataError: no such segment or step, or the state is not one of this recipe at this segment's start.
         Crashed: the segment diverges, which its author must have seen as well.
     """
-    from workspace import data  # noqa: PLC0415 torch
-    from workspace.train import CpuLimit, Run, deterministic, quiet_gradients  # noqa: PLC0415 torch
+    from workspace import data
+    from workspace.train import CpuLimit, Run, deterministic, quiet_gradients
 
     deterministic()
     run = Run(task, recipe, seed, data.load(data_path), device)

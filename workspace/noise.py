@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="a dataset file (default: build the default corpus)")
     chosen = parser.parse_args(arguments)
 
-    import torch  # noqa: PLC0415
+    import torch
 
-    from workspace import data  # noqa: PLC0415
+    from workspace import data
 
     torch.set_num_threads(1)
     task = tasks.spec(chosen.task)
@@ -52,9 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return 1
             metrics.append(run["metric"])
     sd = round(statistics.stdev(metrics)) if len(metrics) > 1 else 0
-    print(
-        f"{chosen.task} {' '.join(chosen.set) or 'baseline'}: mean {round(statistics.mean(metrics))} sd {sd} n {len(metrics)}"
-    )
+    name, mean = " ".join(chosen.set) or "baseline", round(statistics.mean(metrics))
+    print(f"{chosen.task} {name}: mean {mean} sd {sd} n {len(metrics)}")
     return 0
 
 

@@ -29,13 +29,14 @@ def orthogonalise(gradient: Tensor) -> Tensor:
     """Five Newton-Schulz steps towards the nearest orthogonal matrix (Muon, Jordan 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = gradient / (gradient.norm() + 1e-7)
-    tall = x.size(0) > x.size(1)
+    tall = bool(x.size(0) > x.size(1))
     if tall:
         x = x.T
     for _ in range(5):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+    turned: Tensor = x.T if tall else x
+    return turned
 
 
 class Optimizer:

@@ -29,7 +29,8 @@ def bell(seed: int, index: int, shape: tuple[int, ...], std: float) -> NDArray[n
     raw = words(seed, STREAM_INIT, index, int(np.prod(shape)))
     quarters = raw.astype("<u8").view("<u2").reshape(-1, 4).astype(np.int64)
     centred = quarters.sum(axis=1) * 2 - 4 * 65_535
-    return (centred.astype(np.float64) * (std / (2 * _SD_OF_FOUR))).astype(np.float32).reshape(shape)
+    scaled = centred.astype(np.float64) * (std / (2 * _SD_OF_FOUR))
+    return np.asarray(scaled.reshape(shape), np.float32)
 
 
 def batch_starts(seed: int, step: int, batch: int, top: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ SUITE = "suite-1"  # change it when the suite changes: fingerprints of different
 
 def _input(device: str, index: int, *shape: int) -> Tensor:
     """Values in -1 … 1, exact in float32, the same everywhere."""
-    import torch  # noqa: PLC0415
+    import torch
 
     raw = np.random.Philox(key=np.array([20, index], np.uint64)).random_raw(int(np.prod(shape)))
     values = (raw >> np.uint64(41)).astype(np.float32) / np.float32(1 << 22) - np.float32(1)
@@ -29,13 +29,15 @@ def _input(device: str, index: int, *shape: int) -> Tensor:
 
 def _suite(device: str) -> list[Tensor]:
     """Outputs of matmul, attention, layer norm, an Adam step, odd-sized reductions and elementary functions."""
-    import torch  # noqa: PLC0415
-    import torch.nn.functional as F  # noqa: N812, PLC0415
-    from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: PLC0415
+    import torch
+    import torch.nn.functional as F
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     out: list[Tensor] = []
-    for index, (m, k, n) in enumerate(((64, 64, 192), (1024, 64, 1024), (127, 65, 33), (1, 257, 7))):
-        out.append(_input(device, index, m, k) @ _input(device, 10 + index, k, n))
+    for index, (rows, inner, columns) in enumerate(
+        ((64, 64, 192), (1024, 64, 1024), (127, 65, 33), (1, 257, 7))
+    ):
+        out.append(_input(device, index, rows, inner) @ _input(device, 10 + index, inner, columns))
     q, k, v = (_input(device, 20 + i, 4, 2, 61, 32).requires_grad_() for i in range(3))
     if device == "cpu":
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -65,7 +67,7 @@ def _suite(device: str) -> list[Tensor]:
 
 def measure(device: str = "cpu", threads: int = 1) -> bytes:
     """The fingerprint of a device of this process, 32 bytes; takes well under a second on a CPU."""
-    import torch  # noqa: PLC0415
+    import torch
 
     about: dict[str, object] = {
         "suite": SUITE,

@@ -45,7 +45,7 @@ def card_family(name: str) -> str:
     for word in name.upper().replace("(TM)", "").replace("(R)", "").split():
         first, *packaging = word.split("-")  # A100-SXM4-40GB
         if packaging and all(_PACKAGING.match(part) for part in packaging):
-            word = first  # noqa: PLW2901
+            word = first
         if word not in _NOISE and not _PACKAGING.match(word):
             kept.append(word)
     return _clean("_".join(kept)) or "CUDA_UNKNOWN"

@@ -81,6 +81,7 @@ class Worker:
         self.device = "cpu"
         self.threads = 1
         self.resource = 100
+        self.niced = False
         self.ops: dict[str, Callable[[int, Params], dict[str, Any]]] = {
             "hello": self.hello,
             "dataset": self.dataset,
@@ -105,18 +106,18 @@ class Worker:
                 answer = {"id": number, "result": op(number, _get(message, "params", dict, {}))}
             except Stopped:
                 raise
-            except Exception as error:  # noqa: BLE001 one request must not end the process
+            except Exception as error:
                 answer = {"id": number, "error": describe(error)}
             self.channel.send(answer)
 
     def hello(self, _number: int, params: Params) -> dict[str, Any]:
         """Set threads, device and share; say what this process computes on."""
-        import numpy as np  # noqa: PLC0415
-        import torch  # noqa: PLC0415
+        import numpy as np
+        import torch
 
-        from spore_borg.runner import fingerprint, hardware  # noqa: PLC0415
-        from workspace import harness  # noqa: PLC0415
-        from workspace.train import deterministic  # noqa: PLC0415
+        from spore_borg.runner import fingerprint, hardware
+        from workspace import harness
+        from workspace.train import deterministic
 
         self.threads = _get(params, "threads", int, 1)
         self.resource = _get(params, "resource", int, 100)
@@ -124,6 +125,10 @@ class Worker:
             raise RequestError(f"resource is {self.resource}; it is a percentage from 1 to 100")
         if not 1 <= self.threads <= 1_024:
             raise RequestError(f"threads is {self.threads}; it is a number from 1 to 1024")
+        increment = _get(params, "nice", int, 0)
+        if not self.niced and 0 < increment <= 19 and hasattr(os, "nice"):
+            os.nice(increment)
+            self.niced = True
         self.device = pick_device(_get(params, "device", str, "auto"))
         torch.set_num_threads(self.threads)
         deterministic()
@@ -152,7 +157,7 @@ class Worker:
 
     def dataset(self, _number: int, params: Params) -> dict[str, Any]:
         """Build a dataset file; ``val_bytes`` by the name of each shipped task that it is long enough for."""
-        from workspace import data, evaluate, tasks  # noqa: PLC0415
+        from workspace import data, evaluate, tasks
 
         text = params.get("text_path")
         out = Path(_get(params, "out", str))
@@ -170,13 +175,13 @@ class Worker:
 
     def steps(self, _number: int, params: Params) -> dict[str, Any]:
         """Steps, FLOPs per step and parameters of a recipe on a task."""
-        from workspace import harness  # noqa: PLC0415
+        from workspace import harness
 
         return dict(harness.steps(_get(params, "task", dict), _get(params, "recipe", dict)))
 
     def train(self, number: int, params: Params) -> dict[str, Any]:
         """Train and evaluate a recipe; progress lines on the way."""
-        from workspace import harness  # noqa: PLC0415
+        from workspace import harness
 
         return harness.train(
             _get(params, "task", dict),
@@ -190,7 +195,7 @@ class Worker:
 
     def evaluate(self, _number: int, params: Params) -> dict[str, Any]:
         """Recompute the losses of some blocks of published weights."""
-        from workspace import harness  # noqa: PLC0415
+        from workspace import harness
 
         blocks = _get(params, "blocks", list)
         if not all(type(block) is int for block in blocks):
@@ -206,7 +211,7 @@ class Worker:
 
     def replay(self, number: int, params: Params) -> dict[str, Any]:
         """Run one segment again."""
-        from workspace import harness  # noqa: PLC0415
+        from workspace import harness
 
         state = params.get("state_path")
         return harness.replay(
@@ -244,7 +249,7 @@ class Worker:
 
 def pick_device(wanted: str) -> str:
     """``auto``, ``cpu``, ``cuda`` or ``mps`` to a device that is there. Raises RequestError."""
-    import torch  # noqa: PLC0415
+    import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
@@ -257,8 +262,8 @@ def pick_device(wanted: str) -> str:
 
 def describe(error: Exception) -> dict[str, str]:
     """An exception as the ``error`` of an answer; the traceback of a defect goes to stderr."""
-    from workspace.recipe import RecipeError  # noqa: PLC0415
-    from workspace.tasks import TaskError  # noqa: PLC0415
+    from workspace.recipe import RecipeError
+    from workspace.tasks import TaskError
 
     names = {cls.__name__ for cls in type(error).__mro__}  # by name: data and train would import torch here
     if isinstance(error, RequestError | json.JSONDecodeError):
