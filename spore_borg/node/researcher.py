@@ -18,22 +18,24 @@ import trio
 from spore_borg.node.drawer import Drawer, pack_run
 from spore_borg.node.hub import Hub
 from spore_borg.node.tasks import task_spec
-from spore_borg.policies import prover
-from spore_borg.policies.proposer import Proposal, Research, Trial, propose
+from spore_borg.policies import deck, prover
+from spore_borg.policies.operators import Proposal, Trial, space_of
+from spore_borg.policies.proposer import Situation, propose
 from spore_borg.records.bodies import Intent, Task
 from spore_borg.records.cid import Cid
-from spore_borg.records.keys import SigningKey
 from spore_borg.runner.client import Worker
 from spore_borg.views.draw import run_seed
-from spore_borg.views.frontier import show
+from spore_borg.views.frontier import Frontier, show
 from spore_borg.views.reduce import View
 from spore_borg.views.settle import recipe_digest
+from workspace import recipe
 
 Fetch = Callable[[Cid], Awaitable[Path]]
 Progress = Callable[[dict[str, Any] | None], None]
 
 PENDING_MAX = 6  # own claims without a verdict; beyond that research waits for verification
 INTENT_EPOCHS = 20  # length of a lease on a recipe
+IDLE_S = 5.0
 
 
 class Researcher:
@@ -66,7 +68,7 @@ class Researcher:
         data = await self.fetch(task.data)
         while experiments is None or self.count < experiments:
             await self._wait_for_verification()
-            proposal = self._propose(task_cid, task)
+            proposal = await self._propose(task_cid, task)
             seed_epoch, value = await self._revealed()
             digest = recipe_digest(proposal.recipe)
             self.hub.write(Intent(task=task_cid, recipe=digest, until=self.hub.epoch() + INTENT_EPOCHS))
@@ -91,24 +93,29 @@ class Researcher:
 
     # ---- what to run
 
-    def _propose(self, task_cid: Cid, task: Task) -> Proposal:
-        view = self.hub.view
-        trials = list(self.trials(view, task_cid))
-        if not trials:
-            return Proposal(dict(task.baseline), (), "baseline", "the shipped recipe, to measure against")
-        frontier = view.solo[task_cid, self.family]
-        best = (
-            frontier.steps[-1].cid if frontier.steps else min(trials, key=lambda t: t.metric or 1 << 62).cid
-        )
-        leased = {
-            record.body.recipe for record in view.dag.records
-            if record.kind == "intent" and record.author != self.hub.me and record.body.until >= self.hub.epoch()
-        }  # fmt: skip
-        research = Research(
-            trials=tuple(trials), best=best, best_runs=len(frontier.runs.get(frontier.steps[-1].recipe, ())) if frontier.steps else 1,
-            leased=frozenset(leased), sigma=task.sigma, gain_min=task.gain_min, key=self.hub.me, epoch=self.hub.epoch(),
+    async def _propose(self, task_cid: Cid, task: Task) -> Proposal:
+        """The policy's next proposal; waits while there is nothing to start from."""
+        while True:
+            proposal = propose(self._situation(task_cid, task), self.rng)
+            if proposal is not None:
+                return proposal
+            with trio.move_on_after(IDLE_S):
+                await self.hub.changed()
+
+    def _situation(self, task_cid: Cid, task: Task) -> Situation:
+        view, epoch = self.hub.view, self.hub.epoch()
+        trials = {trial.cid: trial for trial in self.trials(view, task_cid)}
+        frontier = view.solo[task_cid, self.family] if (task_cid, self.family) in view.solo else Frontier()
+        leased = frozenset(
+            record.body.recipe for record in self.hub.records
+            if record.kind == "intent" and record.author != self.hub.me and record.body.until >= epoch
         )  # fmt: skip
-        return propose(research, self.rng)
+        return Situation(
+            space=space_of(recipe, deck.NEEDS, seq_max=int(task.spec.get("seq", 64))), baseline=task.baseline, trials=tuple(trials.values()),
+            frontier=tuple(trials[step.cid] for step in frontier.steps if step.cid in trials),
+            taken=frozenset(recipe_digest(trial.recipe) for trial in trials.values()) | leased, leased=leased,
+            sigma=task.sigma, gain_min=task.gain_min, epoch=epoch, key=self.hub.me,
+        )  # fmt: skip
 
     def trials(self, view: View, task_cid: Cid) -> list[Trial]:
         """Everyone's runs of the task in this node's class, and this node's own unverified ones."""
@@ -136,7 +143,7 @@ class Researcher:
                     author=record.author,
                     accepted=accepted,
                     operator=body.operator,
-                    bases=body.bases,
+                    base=body.bases[0] if body.bases else None,
                     gain=gain,
                     epoch=record.epoch,
                 )  # fmt: skip
@@ -174,6 +181,10 @@ class Researcher:
         self.publish(task_cid, task, proposal, bases, seed_epoch, seed, answer)
         shutil.rmtree(out, ignore_errors=True)
 
+    def job(self, task: Task, proposal: Proposal, seed: int) -> dict[str, Any]:
+        """What the worker is asked to train."""
+        return {"task": task_spec(task), "recipe": proposal.recipe, "seed": seed}
+
     def publish(
         self, task_cid: Cid, task: Task, proposal: Proposal, bases: tuple[Cid, ...], seed_epoch: int, seed: int,
         answer: dict[str, Any],
@@ -185,11 +196,11 @@ class Researcher:
             steps=answer.get("steps", 0), flops=answer.get("flops", 0), cpu_ms=answer.get("cpu_ms", 0),
             curve=tuple(answer.get("curve", ())),
         )  # fmt: skip
-        if answer["status"] != "ok":
+        if answer["status"] == "crashed":
             self.hub.write(prover.crash_body(task_cid, facts, answer["error"]))
             self.hub.event("crashed", f"{proposal.operator}: {proposal.why}: {answer['error']}")
             return
-        run = self.secrets(self.hub.key, seed, answer)
+        run = self.secrets(seed, answer)
         weights = self.hub.blobs.put_file(answer["weights_path"], move=True)
         states = [self.hub.blobs.put_file(path, move=True) for path in answer["state_paths"][1:]]
         outcome = self._outcome(task_cid, task, proposal, sum(run.losses) // task.val_bytes)
@@ -202,10 +213,9 @@ class Researcher:
             cid=str(record.cid), metric=body.metric, outcome=outcome,
         )  # fmt: skip
 
-    @staticmethod
-    def secrets(key: SigningKey, seed: int, answer: dict[str, Any]) -> prover.Run:
+    def secrets(self, seed: int, answer: dict[str, Any]) -> prover.Run:
         """The run's commitments-to-be, with salts that only this key can derive."""
-        octets = bytes.fromhex
+        octets, key = bytes.fromhex, self.hub.key
         return prover.Run(
             losses=tuple(answer["losses"]), digests=tuple(octets(d) for d in answer["digests"]),
             params=octets(answer["params"]), tail=octets(answer["tail"]),

@@ -56,7 +56,9 @@ def parse(text: str) -> Ticket:
         UsageError: it is not a whole ticket.
     """
     text = text.strip()
-    problem = UsageError(detail="This is not a whole ticket. Copy the line that `borg ticket` prints, from borg1 to its end.")
+    problem = UsageError(
+        detail="This is not a whole ticket. Copy the line that `borg ticket` prints, from borg1 to its end."
+    )
     if not text.startswith(PREFIX) or len(text) > _SIZE_MAX:
         raise problem
     code = text[len(PREFIX) :].upper()

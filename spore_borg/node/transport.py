@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 from cryptography import x509
@@ -102,7 +102,7 @@ class Transport(Protocol):
         self,
         listen: Endpoint,
         handler: Callable[[Conn], Awaitable[None]],
-        task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
+        task_status: Any = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept connections for ever; reports the address it listens on."""
         ...
@@ -180,7 +180,7 @@ def _contexts(seed: bytes) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return contexts[0], contexts[1]
 
 
-def _proven_key(stream: trio.SSLStream[trio.SocketStream]) -> bytes:
+def _proven_key(stream: Any) -> bytes:
     """The key that the other end has proven in the handshake."""
     der = stream.getpeercert(binary_form=True)
     if stream.version() != "TLSv1.3" or not der:
@@ -203,7 +203,7 @@ def _proven_key(stream: trio.SSLStream[trio.SocketStream]) -> bytes:
 class TlsConn:
     """A ``Conn`` over one TLS stream."""
 
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream], peer: bytes, remote: Endpoint) -> None:
+    def __init__(self, stream: Any, peer: bytes, remote: Endpoint) -> None:
         self.peer = peer
         self.remote = remote
         self._stream = stream
@@ -292,7 +292,7 @@ class TlsTransport:
         self,
         listen: Endpoint,
         handler: Callable[[Conn], Awaitable[None]],
-        task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
+        task_status: Any = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept connections and run ``handler`` on each whose other end has proven its key.
 

@@ -22,6 +22,7 @@ from spore_borg.policies.verifier import Duty, duties
 from spore_borg.records.bodies import Announce
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
+from spore_borg.runner.errors import WorkerRefused
 from spore_borg.views.draw import Probe
 from spore_borg.views.verdicts import Claim
 
@@ -55,7 +56,7 @@ class Verifier:
                 with trio.move_on_after(RETRY_S):
                     await self.hub.changed()
                 continue
-            key = (duty.what, duty.claim, duty.named)
+            key = self._key(duty)
             try:
                 await self._perform(duty)
                 self._done.add(key)
@@ -68,20 +69,20 @@ class Verifier:
     def _next(self) -> Duty | None:
         now = time.monotonic()
         for duty in duties(self.hub.view, self.hub.me):
-            key = (duty.what, duty.claim, duty.named)
-            if duty.what == "announce":
-                key = (duty.what, duty.claim, self.hub.view.claims[duty.experiment].announced)
-                if key in self._done:
-                    continue
-                self._done.add(key)
-                return duty
+            key = self._key(duty)
             if key not in self._done and self._later.get(key, 0.0) <= now:
                 return duty
         return None
 
+    def _key(self, duty: Duty) -> tuple[str, Cid, object]:
+        """Under what a duty is remembered; each announcement of one experiment is another duty."""
+        if duty.what == "announce":
+            return duty.what, duty.claim, self.hub.view.claims[duty.experiment].announced
+        return duty.what, duty.claim, duty.named
+
     async def _perform(self, duty: Duty) -> None:
         claim = self.hub.view.claims[duty.experiment]
-        if claim.cid != duty.claim:
+        if duty.what != "announce" and claim.cid != duty.claim:
             return  # announced again meanwhile: there will be a fresh duty
         match duty.what:
             case "open":
@@ -112,36 +113,52 @@ class Verifier:
         )
 
     async def _recompute(self, claim: Claim, probe: Probe) -> prover.Found:
-        body, cpu_ms = claim.body, 0
-        assert body.weights is not None, "a claim has weights"
+        """Do what a probe asks for: evaluate blocks of the published weights, replay segments."""
         data = await self.fetch(claim.task.data)
-        common = {"task": task_spec(claim.task), "recipe": body.recipe, "data_path": str(data)}
-        params, losses, segments = None, (), []
-        if probe.blocks:
-            weights = await self.fetch(body.weights)
-            answer = await self._call(
-                "evaluate", {**common, "weights_path": str(weights), "blocks": list(probe.blocks)}
-            )
-            params, losses = bytes.fromhex(answer["params"]), tuple((b, loss) for b, loss in answer["losses"])
-            cpu_ms += answer.get("cpu_ms", 0)
-        seed = self._seed(claim)
+        common = {"task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data)}
+        params, losses, cpu_ms = await self._evaluate(claim, probe, common) if probe.blocks else (None, (), 0)
+        segments = []
         for segment, step in probe.segments:
-            state = None if segment == 0 else await self.fetch(body.states[segment - 1])
-            job = {**common, "seed": seed, "segment": segment, "inner_step": step}
-            answer = await self._call("replay", {**job, "state_path": None if state is None else str(state)})
-            segments.append(
-                (segment, step, *(bytes.fromhex(answer[name]) for name in ("start", "inner", "end")))
-            )
-            cpu_ms += answer.get("cpu_ms", 0)
-        for segment, _ in probe.segments:
-            if segment and claim.author != self.hub.me:
-                self.hub.blobs.remove(
-                    body.states[segment - 1]
-                )  # large, and the author keeps it until the verdict
-        return prover.Found(params, losses, tuple(segments), cpu_ms)  # type: ignore[arg-type]
+            start, inner, end, spent_ms = await self._replay(claim, segment, step, common)
+            segments.append((segment, step, start, inner, end))
+            cpu_ms += spent_ms
+        return prover.Found(params, losses, tuple(segments), cpu_ms)
 
-    async def _call(self, op: str, params: dict[str, Any]) -> dict[str, Any]:
-        return await self.worker.call(op, params, timeout_s=PROBE_TIMEOUT_S)
+    async def _evaluate(
+        self, claim: Claim, probe: Probe, common: dict[str, Any]
+    ) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
+        assert claim.body.weights is not None, "a claim has weights"
+        weights = await self.fetch(claim.body.weights)
+        job = {**common, "weights_path": str(weights), "blocks": list(probe.blocks)}
+        unusable = {"params": ZERO.hex(), "losses": [[block, 0] for block in probe.blocks]}
+        answer = await self._call("evaluate", job, unusable)
+        losses = tuple((int(block), int(loss)) for block, loss in answer["losses"])
+        return bytes.fromhex(answer["params"]), losses, int(answer.get("cpu_ms", 0))
+
+    async def _replay(
+        self, claim: Claim, segment: int, step: int, common: dict[str, Any]
+    ) -> tuple[bytes, bytes, bytes, int]:
+        state = claim.body.states[segment - 1] if segment else None
+        job = {
+            **common, "seed": self._seed(claim), "segment": segment, "inner_step": step,
+            "state_path": None if state is None else str(await self.fetch(state)),
+        }  # fmt: skip
+        unusable = dict.fromkeys(("start", "inner", "end"), ZERO.hex())
+        answer = await self._call("replay", job, unusable)
+        if state is not None and claim.author != self.hub.me:
+            self.hub.blobs.remove(state)  # large, and its author keeps it until the verdict
+        start, inner, end = (bytes.fromhex(answer[name]) for name in ("start", "inner", "end"))
+        return start, inner, end, int(answer.get("cpu_ms", 0))
+
+    async def _call(self, op: str, params: dict[str, Any], unusable: dict[str, Any]) -> dict[str, Any]:
+        """Ask the worker; what an author published and the harness cannot use counts as zeros, which fit no claim."""
+        try:
+            return await self.worker.call(op, params, timeout_s=PROBE_TIMEOUT_S)
+        except WorkerRefused as error:
+            if error.fields.get("kind") not in ("data", "recipe", "crashed"):
+                raise
+            self.hub.event("unusable", f"{op}: {error}")
+            return unusable
 
     def _seed(self, claim: Claim) -> int:
         value = self.hub.view.seed_value(claim.target)

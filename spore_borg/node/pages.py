@@ -1,0 +1,60 @@
+"""The explorer beside the node: a process of its own, started again if it dies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+AGAIN_AFTER_S = 3.0
+_URL_LINE_BYTES_MAX = 4_096
+
+
+async def serve_pages(home: Path, bind: str, port: int, ready: Callable[[str], None]) -> None:
+    """Run the explorer until cancelled.
+
+    Args:
+        home: the node's directory; bind, port: where to serve; the next free port is taken if it is in use.
+        ready: told the URL each time the explorer is up.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "explorer",
+        "--home",
+        str(home),
+        "--bind",
+        bind,
+        "--port",
+        str(port),
+        "--next-free",
+    ]
+    while True:
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert process.stdout is not None, "it was asked for"
+            line = b""
+            async for part in process.stdout:
+                line += part
+                if b"\n" in line and b"http" in line:
+                    ready(
+                        next(
+                            word for word in line.decode(errors="replace").split() if word.startswith("http")
+                        )
+                    )
+                    line = b""
+                line = line[-_URL_LINE_BYTES_MAX:]
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                with trio.CancelScope(shield=True), trio.move_on_after(3.0):
+                    await process.wait()
+            if process.returncode is None:
+                process.kill()
+        await trio.sleep(AGAIN_AFTER_S)
