@@ -143,7 +143,7 @@ class Researcher:
                     author=record.author,
                     accepted=accepted,
                     operator=body.operator,
-                    base=body.bases[0] if body.bases else None,
+                    bases=body.bases,
                     gain=gain,
                     epoch=record.epoch,
                 )  # fmt: skip
