@@ -11,7 +11,7 @@ import trio
 
 from spore_borg.errors import BorgError, IntegrityError, NotFound, RemoteProtocolError
 from spore_borg.protocol.events import NodeId
-from spore_borg.protocol.fetch import Ask, Fetcher, FetchEffect, Finish, Open, Write
+from spore_borg.protocol.fetch import Ask, FetchEffect, Fetcher, Finish, Open, Write
 from spore_borg.protocol.messages import MANIFEST, BlobPart, BlobWant, Message
 from spore_borg.records.cid import RAW, Cid
 
@@ -118,7 +118,8 @@ class Downloads:
                     raise NotFound(
                         what="blob",
                         name=cid,
-                        hint=f"No connected peer sent it within {timeout_s:g} s. Look at `borg peers`; what has arrived is kept.",
+                        hint=f"No connected peer sent it within {timeout_s:g} s. "
+                        "Look at `borg peers`; what has arrived is kept.",
                     )
             if download.error is not None:
                 raise download.error

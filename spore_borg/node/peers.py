@@ -369,7 +369,7 @@ class Peers:
                 link.blob_news = trio.Event()
                 await link.blob_news.wait()
             want = link.blob_requests.popleft()
-            while not link.blob_budget.refill(trio.current_time()):
+            while not link.blob_budget.refill(trio.current_time()):  # noqa: ASYNC110 - time refills it
                 await trio.sleep(TICK_S)
             data = await trio.to_thread.run_sync(self._downloads.read_part, want)
             link.blob_budget.spend(len(data) if data is not None else 256)
