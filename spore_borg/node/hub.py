@@ -9,12 +9,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import trio
 
 from spore_borg.home import Home
+from spore_borg.protocol.events import Offered, Status
 from spore_borg.records.admit import Stub, check_context
 from spore_borg.records.bodies import Body
 from spore_borg.records.cid import Cid
@@ -31,18 +31,9 @@ from spore_borg.views.rows import tables
 log = logging.getLogger("spore_borg")
 
 EVENTS_KEPT = 50
+YIELD_EVERY = 32  # records judged between two looks at the other connections
 REFRESH_MIN_S = 0.25  # records that arrive together are folded together
 REFRESH_SHARE = 4  # folding takes at most 1/(1 + this) of the time
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of an offered record: stored, known, missing (with ``missing``), later or refused."""
-
-    word: str
-    cid: Cid | None = None
-    missing: tuple[Cid, ...] = ()
-    code: str = ""
 
 
 class Hub:
@@ -69,7 +60,7 @@ class Hub:
         self.view = View(self.records)
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         self.on_event: list[Callable[[dict[str, Any]], None]] = []
-        self.on_stored: list[Callable[[list[Record], bytes | None], None]] = []
+        self.on_own: Callable[[list[Record]], None] = lambda _records: None  # tells the peers of own records
         self._news = trio.Event()  # records were stored
         self._changed = trio.Event()  # the view was folded anew
 
@@ -94,42 +85,46 @@ class Hub:
         """The local clock's epoch; without a genesis there is none, and nothing counts as future."""
         return self.clock.epoch() if self.clock else 1 << 40
 
-    def offer(self, raws: list[bytes], source: bytes | None) -> list[Outcome]:
+    async def offer(self, raws: list[bytes], source: bytes) -> list[Offered]:
         """Admit records that a peer sent, in one transaction; what is stored is on the disk when it returns."""
-        outcomes: list[Outcome] = []
+        outcomes: list[Offered] = []
         fresh: dict[Cid, Record] = {}
-        stubs: dict[Cid, Stub] = {}
         for raw in raws:
-            outcomes.append(self._judge(raw, fresh, stubs))
-        self._store(list(fresh.values()), source)
+            outcomes.append(self._judge(raw, fresh))
+            if len(outcomes) % YIELD_EVERY == 0:
+                await trio.lowlevel.checkpoint()  # a signature costs time; the other connections go on
+        self._store([record for cid, record in fresh.items() if cid not in self._stubs])
         return outcomes
 
-    def _judge(self, raw: bytes, fresh: dict[Cid, Record], stubs: dict[Cid, Stub]) -> Outcome:
+    def _judge(self, raw: bytes, fresh: dict[Cid, Record]) -> Offered:
         cid = Cid.of(raw)
-        if cid in self._stubs or cid in stubs:
-            return Outcome("known", cid)
+        if cid in self._stubs or cid in fresh:
+            epoch = self._stubs[cid].epoch if cid in self._stubs else fresh[cid].epoch
+            return Offered(cid, Status.KNOWN, epoch)
+
+        def lookup(parent: Cid) -> Stub | None:
+            here = fresh.get(parent)
+            return self._stubs.get(parent) or (Stub(here.author, here.seq, here.epoch) if here else None)
+
         try:
             record = parse(raw)
-            if self.mesh is None:
-                raise Refused("wrong-mesh")
-            check_context(record, self.mesh, lambda c: self._stubs.get(c) or stubs.get(c), self.epoch())
+            assert self.mesh is not None, "a node that talks has a mesh"
+            check_context(record, self.mesh, lookup, self.epoch())
         except Missing as error:
-            return Outcome("missing", cid, tuple(Cid(c) for c in error.cids))
+            return Offered(cid, Status.MISSING, parents=tuple(Cid(parent) for parent in error.cids))
         except Refused as error:
-            return Outcome("later" if error.code == "future-epoch" else "refused", cid, code=error.code)
-        fresh[cid], stubs[cid] = record, Stub(record.author, record.seq, record.epoch)
-        return Outcome("stored", cid)
+            if error.code == "future-epoch":
+                return Offered(cid, Status.NOT_YET, code=error.code)
+            return Offered(cid, Status.REFUSED, code=error.code, offence=True)
+        fresh[cid] = record
+        return Offered(cid, Status.STORED, record.epoch)
 
-    def _store(self, records: list[Record], source: bytes | None) -> None:
+    def _store(self, records: list[Record]) -> None:
         if not records:
             return
         for record, appended in zip(records, self.log.append(records, _now_ms()), strict=True):
-            self._learn(record, appended.seq)
-        self._tell(records, source)
-
-    def _tell(self, records: list[Record], source: bytes | None) -> None:
-        for listener in self.on_stored:
-            listener(records, source)
+            if appended.new:
+                self._learn(record, appended.seq)
         self._news.set()
 
     # ---- own records
@@ -151,7 +146,8 @@ class Hub:
 
         record = self.log.append_own(self.me, build, _now_ms())
         self._learn(record, self.log.seq_of(record.cid) or 0)
-        self._tell([record], None)
+        self.on_own([record])
+        self._news.set()
         return record
 
     def own(self, kind: str) -> list[Record]:

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from spore_borg.config import Config, load
-from spore_borg.errors import BorgError, NotAllowed, UsageError
+from spore_borg.errors import BorgError, NotAllowed, TimedOut, UsageError
 from spore_borg.home import Home
 from spore_borg.node import control, face, janitor, pages, sealer, setup
 from spore_borg.node.hub import Hub
@@ -37,7 +37,8 @@ from workspace.tasks import spec
 LOG_BYTES_MAX = 4 << 20
 HELLO_TIMEOUT_S = 300.0
 DATASET_TIMEOUT_S = 1_800.0
-BLOB_TIMEOUT_S = 600.0
+BLOB_TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 10.0
 
 
 def main(path: Path, options: Mapping[str, Any]) -> None:
@@ -115,8 +116,8 @@ class Node:
         self.face = face.Face(hub)
         assert hub.mesh is not None, "setup chose a mesh"
         self.peers = Peers(
-            seed=seed, mesh=hub.mesh, sink=hub, blobs=hub.blobs, listen=Endpoint(config.listen_host, config.listen_port),
-            role=config.role, agent=setup.AGENT, rng=random.Random(secrets.randbits(64)),  # noqa: S311 - no secret
+            seed, hub.mesh, hub.log, hub, hub.blobs,
+            listen=Endpoint(config.listen_host, config.listen_port), role=config.role, agent=setup.AGENT,
         )  # fmt: skip
         self.address = (config.listen_host, config.listen_port)
 
@@ -124,7 +125,7 @@ class Node:
         """Everything, until research has done what was asked or the caller cancels."""
         for warning in self.config.warnings:
             self.hub.event("warning", warning)
-        self.hub.on_stored.append(self.peers.stored)
+        self.hub.on_own = self.peers.publish
         async with trio.open_nursery() as nursery:
             endpoint = await nursery.start(self.peers.run)
             self.address = (endpoint.host, endpoint.port)
@@ -302,8 +303,15 @@ class Node:
                 endpoint, key = Endpoint(*given.addresses[0]), given.key
             else:
                 endpoint, key = Endpoint.parse(address), None
-            await self.peers.connect_now(endpoint, key)
-            return str(endpoint)
+            self.peers.connect(endpoint, key)
+            with trio.move_on_after(CONNECT_TIMEOUT_S):
+                while not any(row["address"] == str(endpoint) for row in self.peers.status()):
+                    await trio.sleep(0.1)
+                return str(endpoint)
+            raise TimedOut(
+                what=f"Connecting to {endpoint}", limit_s=CONNECT_TIMEOUT_S,
+                hint="This node goes on trying. Does a node of the same mesh listen there, and does no firewall stand between?",
+            )  # fmt: skip
 
         async def fetch(cid: str) -> str:
             return str(await self._fetch(Cid.parse(cid)))
