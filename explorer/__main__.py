@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -51,7 +52,14 @@ def is_loopback(address: str) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that ends its open streams when told to stop, instead of waiting for them."""
+    """uvicorn that says where it is once it answers, and ends its open streams when told to stop."""
+
+    greeting = ""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say where."""
+        await super().startup(sockets)
+        print(self.greeting, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop soon."""
@@ -60,13 +68,25 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Told to stop: the normal end."""
+    raise SystemExit(0)
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m explorer", description="Serve the explorer's pages (read-only).")
+    parser = argparse.ArgumentParser(
+        prog="python -m explorer", description="Serve the explorer's pages (read-only)."
+    )
     parser.add_argument("--home", type=Path, required=True, help="a node's directory, or a copy of one")
-    parser.add_argument("--bind", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--bind", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=PORT, help=f"port (default {PORT}; 0: any free one)")
-    parser.add_argument("--next-free", action="store_true", help="take the next free port if this one is taken")
+    parser.add_argument(
+        "--next-free", action="store_true", help="take the next free port if this one is taken"
+    )
+    parser.add_argument("--json", action="store_true", help="say where as one JSON value")
     return parser.parse_args(argv)
 
 
@@ -81,13 +101,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         sock = bind(options.bind, options.port, options.next_free)
     except (OSError, OverflowError) as error:
-        detail = "is taken" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be used: {error}"
+        detail = (
+            "is taken" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be used: {error}"
+        )
         hint = "Choose another with --port, or add --next-free."
         print(f"Port {options.port} on {options.bind} {detail}. {hint}", file=sys.stderr)
         return EXIT_LOCKED
     port = sock.getsockname()[1]
-    shown = "localhost" if options.bind == "127.0.0.1" else f"[{options.bind}]" if ":" in options.bind else options.bind
-    print(f"explorer: http://{shown}:{port}/", flush=True)
+    shown = (
+        "localhost"
+        if options.bind == "127.0.0.1"
+        else f"[{options.bind}]"
+        if ":" in options.bind
+        else options.bind
+    )
+    url = f"http://{shown}:{port}/"
     config = uvicorn.Config(
         make_app(options.home, loopback=loopback),
         log_level="warning",
@@ -98,7 +126,11 @@ def main(argv: list[str] | None = None) -> int:
         timeout_graceful_shutdown=2,
         ws="none",
     )
-    Server(config).run(sockets=[sock])
+    for number in (signal.SIGTERM, signal.SIGINT):  # before it serves, and once more when it has stopped
+        signal.signal(number, _leave)
+    server = Server(config)
+    server.greeting = json.dumps({"url": url}) if options.json else f"explorer: {url}"
+    server.run(sockets=[sock])
     return 0
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from spore_borg.cli import frame as cli
-from spore_borg.cli import reading
 from spore_borg.errors import NotAllowed
 
 
@@ -16,6 +15,8 @@ from spore_borg.errors import NotAllowed
 @click.argument("other", required=False)
 def command(frame: cli.Frame, cid: str, other: str | None) -> None:
     """Recipe fields that differ: from CID to OTHER, or from CID's base to CID."""
+    from spore_borg.cli import reading
+
     with reading.views(frame.home) as views:
         first = experiment(views, cid)
         if other is None:
@@ -31,16 +32,17 @@ def command(frame: cli.Frame, cid: str, other: str | None) -> None:
     cli.output(frame, value, render)
 
 
-def experiment(views: Any, text: str) -> reading.Row:
+def experiment(db: Any, text: str) -> dict[str, Any]:
     """The experiment of that id.
 
     Raises:
         NotAllowed: the record is of another kind.
     """
-    row = reading.record(views, text)
-    found = reading.experiment(views, row["cid"])
+    from spore_borg.cli import reading
+
+    found = reading.experiment(db, reading.record_id(db, text))
     if found is None:
-        raise NotAllowed(detail=f"{text} is a record of kind {row['kind']}; only experiments have a recipe.")
+        raise NotAllowed(detail=f"{text} is a record of another kind; only experiments have a recipe.")
     return found
 
 

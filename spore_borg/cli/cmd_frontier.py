@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from spore_borg.cli import frame as cli
-from spore_borg.cli import reading
 
 
 @cli.command("frontier")
@@ -29,19 +28,29 @@ def command(frame: cli.Frame, task: str | None, hardware: str | None, fetch: Pat
     if fetch is not None:
         from spore_borg.node import bundle
 
-        cli.output(frame, bundle.fetch(frame.home, fetch, task=task, hardware=hardware), cli_fetched)
+        cli.output(frame, bundle.fetch(frame.home, fetch, task=task, hardware=hardware), render_fetched)
         return
-    with reading.views(frame.home) as views:
-        rows = reading.frontier(views)
-    chosen = [
-        row
-        for row in rows
-        if task in (None, row["task"], row["task_name"]) and hardware in (None, row["class"])
-    ]
-    cli.output(frame, {"frontier": chosen}, render)
+    cli.output(frame, value_of(frame, task, hardware), render)
 
 
-def cli_fetched(value: dict[str, Any]) -> str:
+def value_of(frame: cli.Frame, task: str | None = None, hardware: str | None = None) -> dict[str, Any]:
+    """The frontier page, narrowed, with ``evidence``: passed attestations per tier of each row's record."""
+    from explorer import pages
+    from spore_borg.cli import reading
+
+    with reading.views(frame.home) as db:
+        value = reading.page_value(pages.frontier(db))
+        value["rows"] = [
+            row
+            for row in value["rows"]
+            if task in (None, row["task"]["cid"], row["task"]["name"])
+            and hardware in (None, row["hardware_class"])
+        ]
+        value["evidence"] = {row["cid"]: reading.evidence(db, row["cid"]) for row in value["rows"]}
+    return value
+
+
+def render_fetched(value: dict[str, Any]) -> str:
     """What was written, and how to check it."""
     files = "\n".join(f"  {name}" for name in value.get("files", []))
     return f"{value['dir']}\n{files}\nCheck it with: borg verify {value['dir']}"
@@ -51,43 +60,44 @@ def render(value: dict[str, Any]) -> str:
     """The table."""
     from explorer import show
 
+    headings = [
+        "task",
+        "class",
+        "best>",
+        "unit",
+        "gain>",
+        "σ>",
+        "steps>",
+        "runs>",
+        "verification",
+        "author",
+        "record",
+    ]
     return cli.table(
-        [
-            "task",
-            "class",
-            "best>",
-            "unit",
-            "gain>",
-            "σ>",
-            "steps>",
-            "runs>",
-            "how verified",
-            "author",
-            "record",
-        ],
+        headings,
         [
             (
-                row["task_name"],
-                row["class"],
+                row["task"]["name"],
+                row["hardware_class"],
                 show.metric(row["metric"]),
-                row["unit"],
-                show.gain(row["metric_first"] - row["metric"]),
-                show.metric(row["sigma"]),
-                row["step"],
+                row["task"]["unit"],
+                show.gain(row["gain"]),
+                show.metric(row["task"]["sigma"]),
+                row["steps"],
                 row["runs"],
-                how(row),
-                row["display"] or show.short(row["author"]),
+                how(row, value["evidence"]),
+                cli.who(row["author"]),
                 row["cid"],
             )
-            for row in value["frontier"]
+            for row in value["rows"]
         ],
         empty="No accepted result yet. `borg run` makes some; `borg queue` shows what waits for evidence.",
     )
 
 
-def how(row: dict[str, Any]) -> str:
+def how(row: dict[str, Any], evidence: dict[str, dict[str, int]]) -> str:
     """How a frontier step was verified, in words."""
     if row["status"] == "solo":
         return "solo: unverified by others"
-    tiers = " ".join(f"{tier}×{count}" for tier, count in sorted(row["evidence"].items()))
+    tiers = " ".join(f"{tier}×{count}" for tier, count in sorted(evidence.get(row["cid"], {}).items()))
     return f"confirmed by {row['verdicts']}" + (f" ({tiers})" if tiers else "")

@@ -7,72 +7,74 @@ from typing import Any
 import click
 
 from spore_borg.cli import frame as cli
-from spore_borg.cli import reading
-
-LEDGER = "SELECT * FROM ledger WHERE node = :node ORDER BY id DESC LIMIT :limit"
 
 
 @cli.command("reputation")
 @click.argument("node", required=False)
-@click.option(
-    "-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many lines."
-)
-def command(frame: cli.Frame, node: str | None, limit: int) -> None:
+@click.option("--before", metavar="ID", help="With NODE: go on before this ledger entry.")
+@click.option("--after", metavar="KEY", help="Without NODE: go on after this key.")
+def command(frame: cli.Frame, node: str | None, before: str | None, after: str | None) -> None:
     """Trust of every node, or with NODE the ledger that it came from."""
-    with reading.views(frame.home) as views:
+    from explorer import pages
+    from spore_borg.cli import reading
+
+    with reading.views(frame.home) as db:
         if node is None:
-            cli.output(frame, {"nodes": reading.rows(views, reading.NODES, limit=limit)}, render_nodes)
-            return
-        row = reading.node(views, node)
-        ledger = reading.rows(views, LEDGER, node=row["name"], limit=limit)
-    cli.output(frame, {"node": row, "ledger": ledger}, render_ledger)
+            value = reading.page_value(pages.reputation(db, after=after))
+        else:
+            value = reading.page_value(pages.node(db, reading.node_name(db, node), before=before))
+    cli.output(frame, value, render_nodes if node is None else render_ledger)
 
 
 def render_nodes(value: dict[str, Any]) -> str:
-    """The leaderboard."""
+    """The leaderboard; keys that are dead below it."""
     from explorer import show
 
-    return cli.table(
-        [
-            "trust>",
-            "influence>",
-            "node",
-            "name",
-            "class",
-            "role",
-            "experiments>",
-            "attestations>",
-            "standing",
-        ],
+    headings = [
+        "trust>",
+        "influence>",
+        "node",
+        "name",
+        "class",
+        "role",
+        "experiments>",
+        "attestations>",
+        "standing",
+    ]
+    text = cli.table(
+        headings,
         [
             (
                 show.trust(row["trust"]),
                 show.percent_ppm(row["influence_ppm"]),
-                show.short(row["name"]),
-                show.plain(row["display"], 24),
-                row["class"],
+                show.short(row["node"]["name"]),
+                show.plain(row["node"]["display"], 24),
+                row["hardware_class"],
                 "root" if row["root"] else row["role"],
                 row["experiments"],
                 row["attestations"],
                 f"banned by {show.short(row['banned_cause'])}" if row["banned"] else "",
             )
-            for row in value["nodes"]
+            for row in [*value["leaders"], *value["dead"]]
         ],
         empty="No nodes yet.",
     )
+    return text if value["after"] is None else f"{text}\nmore: --after {value['after']}"
 
 
 def render_ledger(value: dict[str, Any]) -> str:
     """The node, then its ledger, newest entry first."""
     from explorer import show
 
-    row = value["node"]
+    row = value["standing"]
     head = cli.pairs(
         [
-            ("node", row["name"]),
+            ("node", row["node"]["name"]),
+            ("name", show.plain(row["node"]["display"], 64) or show.NONE),
+            ("class", row["hardware_class"]),
             ("trust", show.trust(row["trust"])),
             ("frauds", row["frauds"]),
-            ("class", row["class"]),
+            ("banned", f"by {row['banned_cause']}" if row["banned"] else "no"),
         ]
     )
     entries = [
@@ -86,7 +88,6 @@ def render_ledger(value: dict[str, Any]) -> str:
         )
         for e in value["ledger"]
     ]
-    ledger = cli.table(
-        ["round>", "rule", "amount>", "total>", "why", "cause"], entries, empty="No entries yet."
-    )
-    return f"{head}\n\n{ledger}"
+    headings = ["round>", "rule", "amount>", "total>", "why", "cause"]
+    text = f"{head}\n\n{cli.table(headings, entries, empty='No entries yet.')}"
+    return text if value["before"] is None else f"{text}\nolder: --before {value['before']}"

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from spore_borg.cli import control, reading
 from spore_borg.cli import frame as cli
 
 
 @cli.command("status")
 def command(frame: cli.Frame) -> None:
     """Where this node and its mesh stand. Works with and without a running node."""
+    from spore_borg.cli import control
+    from spore_borg.cli.cmd_frontier import value_of
+
     running = control.running(frame.home)
-    with reading.views(frame.home) as views:
-        meta = reading.meta(views)
-        waiting = views.execute("SELECT count(*) FROM queue").fetchone()[0]
-        nodes = views.execute("SELECT count(*) FROM node").fetchone()[0]
-        best = reading.frontier(views)
-    value = {
-        "home": frame.home,
-        "running": running,
-        **meta,
-        "waiting": waiting,
-        "nodes": nodes,
-        "frontier": best,
-    }
+    value = {"home": frame.home, "running": running, **value_of(frame), "page": "status"}
     cli.output(frame, value, render)
 
 
@@ -33,23 +23,24 @@ def render(value: dict[str, Any]) -> str:
     from explorer import show
     from spore_borg.cli.cmd_frontier import how
 
-    running = value["running"]
-    alone = value.get("status") == "solo"
+    running, at = value["running"], value["frame"]
+    agreement = at["agreement"]
+    same = f"{agreement['nodes_same']} of {agreement['nodes_reporting']} nodes" if agreement else "nobody yet"
     lines: list[tuple[str, object]] = [
-        ("node", value.get("me", show.NONE)),
+        ("node", at["me"] or show.NONE),
         ("home", value["home"]),
         ("running", "no" if running is None else f"yes (process {running.get('pid', '?')})"),
-        ("mesh", f"{value.get('mesh_name', '')} {value.get('mesh', '')}".strip() or show.NONE),
-        ("status", "solo: results are unverified by others" if alone else value.get("status", show.NONE)),
-        ("round", f"{value.get('round', show.NONE)} (settled {value.get('round_settled', show.NONE)})"),
-        ("digest", value.get("digest", show.NONE)),
-        ("records", value.get("records", 0)),
-        ("nodes", value["nodes"]),
-        ("waiting", f"{value['waiting']} for verification"),
+        ("mesh", show.plain(f"{at['mesh_name']} {at['mesh']}") or show.NONE),
+        ("status", "solo: results are unverified by others" if at["status"] == "solo" else at["status"]),
+        ("round", f"{show.count(at['round'])} (settled {show.count(at['round_settled'])})"),
+        ("digest", f"{at['digest'] or show.NONE} (the same at {same})"),
+        ("records", show.count(at["records"])),
+        ("nodes", at["nodes"]),
+        ("waiting", f"{at['waiting']} for verification"),
     ]
     if running is not None and running.get("explorer"):
         lines.append(("explorer", running["explorer"]))
-    for row in value["frontier"]:
-        best = f"{show.metric(row['metric'])} {row['unit']}, {how(row)}"
-        lines.append(("best", f"{row['task_name']} on {row['class']}: {best}"))
+    for row in value["rows"]:
+        best = f"{show.metric(row['metric'])} {row['task']['unit']}, {how(row, value['evidence'])}"
+        lines.append(("best", f"{row['task']['name']} on {row['hardware_class']}: {best}"))
     return cli.pairs(lines)

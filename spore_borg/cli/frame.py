@@ -33,11 +33,9 @@ class Frame:
     @property
     def home(self) -> Path:
         """The node's directory: ``--home``, else ``SPORE_BORG_HOME``, else the platform's data directory."""
-        if self.home_given:
-            return Path(self.home_given).expanduser().absolute()
-        from platformdirs import user_data_path
+        from spore_borg.home import resolve
 
-        return user_data_path("spore-borg", appauthor=False)
+        return resolve(self.home_given)
 
 
 def command(name: str, **attributes: Any) -> Callable[[Function], click.Command]:
@@ -169,6 +167,13 @@ def pairs(items: Iterable[tuple[str, object]]) -> str:
     shown = [(name, one_line(str(value))) for name, value in items]
     width = max((len(name) for name, _ in shown), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in shown)
+
+
+def who(node: dict[str, Any]) -> str:
+    """A node as pages name it: the display name that it gives itself, and the beginning of its key."""
+    short = str(node["name"])[:8]
+    display = one_line(str(node["display"] or ""))[:24].strip()
+    return f"{display} {short}" if display else short
 
 
 def one_line(text: str) -> str:

@@ -107,9 +107,13 @@ def home(tmp_path: Path) -> Path:
     fill(views)
     views.close()
     log = sqlite3.connect(tmp_path / "log.sqlite")
-    log.execute("CREATE TABLE record (seq INTEGER PRIMARY KEY, cid BLOB UNIQUE, raw BLOB)")
+    log.execute(
+        "CREATE TABLE record (seq INTEGER PRIMARY KEY, cid BLOB UNIQUE, raw BLOB, received_ms INTEGER)"
+    )
     for cid, raw in (BASE, BETTER):
-        log.execute("INSERT INTO record (cid, raw) VALUES (?, ?)", (bytes(Cid.parse(cid)), raw))
+        log.execute(
+            "INSERT INTO record (cid, raw, received_ms) VALUES (?, ?, 0)", (bytes(Cid.parse(cid)), raw)
+        )
     log.commit()
     log.close()
     return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,23 +11,55 @@ from .conftest import ANN, BASE, BETTER, BOB, Borg
 
 
 def test_frontier_says_how_it_was_verified(borg: Borg, home: Path) -> None:
-    (row,) = borg("--home", home, "frontier", "--json").value["frontier"]
-    assert row["cid"] == BETTER[0] and row["metric"] == 2_280_000_000
-    assert row["evidence"] == {"T1": 1, "T2": 1} and row["status"] == "confirmed"
+    value = borg("--home", home, "frontier", "--json").value
+    (row,) = value["rows"]
+    assert row["cid"] == BETTER[0] and row["metric"] == 2_280_000_000 and row["status"] == "confirmed"
+    assert value["evidence"] == {BETTER[0]: {"T1": 1, "T2": 1}}
     text = borg("--home", home, "frontier").out
     assert "2.28000" in text and "+0.01000" in text and "confirmed by 1 (T1×1 T2×1)" in text
 
 
 def test_frontier_can_be_narrowed(borg: Borg, home: Path) -> None:
-    assert len(borg("--home", home, "frontier", "--task", "nano", "--json").value["frontier"]) == 1
-    assert borg("--home", home, "frontier", "--class", "RTX_4090", "--json").value == {"frontier": []}
+    assert len(borg("--home", home, "frontier", "--task", "nano", "--json").value["rows"]) == 1
+    assert borg("--home", home, "frontier", "--class", "RTX_4090", "--json").value["rows"] == []
+
+
+def test_json_is_that_of_the_page(borg: Borg, home: Path) -> None:
+    from explorer import pages, values
+    from explorer.db import Db
+
+    db = Db(home)
+    twins = {
+        ("frontier",): pages.frontier(db),
+        ("log", "-n", "50"): pages.records(db, kind="all"),
+        ("queue",): pages.verify(db),
+        ("reputation",): pages.reputation(db),
+        ("reputation", ANN): pages.node(db, ANN),
+        ("show", BETTER[0]): pages.record(db, BETTER[0]),
+    }
+    for words, page in twins.items():
+        twin = json.loads(values.to_json(page))
+        assert {**borg("--home", home, *words, "--json").value, **twin} == (
+            borg("--home", home, *words, "--json").value
+        )
+    db.close()
 
 
 def test_log_pages_by_key(borg: Borg, home: Path) -> None:
     first = borg("--home", home, "log", "-n", "1", "--json").value
-    assert [row["cid"] for row in first["records"]] == [BETTER[0]]
-    older = borg("--home", home, "log", "-n", "1", "--before", first["next_before"], "--json").value
-    assert [row["cid"] for row in older["records"]] == [BASE[0]]
+    assert [row["cid"] for row in first["rows"]] == [BETTER[0]]
+    older = borg("--home", home, "log", "-n", "1", "--before", first["before"], "--json").value
+    assert [row["cid"] for row in older["rows"]] == [BASE[0]] and older["before"] is None
+
+
+def test_log_by_facets(borg: Borg, home: Path) -> None:
+    def found(*words: str) -> int:
+        return len(borg("--home", home, "log", "--json", *words).value["rows"])
+
+    assert found("--author", "ann") == 2 and found("--author", "bob") == 0
+    assert found("--verdict", "confirmed") == 2 and found("--verdict", "refuted") == 0
+    assert found("--kind", "experiment") == 2 and found("--kind", "seal") == 0
+    assert borg("--home", home, "log", "--verdict", "nonsense", "--json").code == 2
 
 
 def test_text_of_strangers_cannot_move_the_cursor(borg: Borg, home: Path) -> None:
@@ -37,10 +70,10 @@ def test_text_of_strangers_cannot_move_the_cursor(borg: Borg, home: Path) -> Non
 def test_show_finds_a_record_by_part_of_its_id(borg: Borg, home: Path, name: str) -> None:
     value = borg("--home", home, "show", name, "--json").value
     assert value["record"]["cid"] == BETTER[0]
-    assert value["decoded"]["body"] == {"why": "better", "seed": "0102"}
-    assert [row["author"] for row in value["attestations"]] == [BOB, BOB]
+    assert value["signed"]["decoded"]["body"]["why"] == "better"
+    assert [row["author"]["name"] for row in value["experiment"]["attestations"]] == [BOB, BOB]
     text = borg("--home", home, "show", name).out
-    assert "All drawn nodes agree." in text and "Its result was confirmed." in text
+    assert "body.seed  0102" in text and "Its result was confirmed." in text and "8 blocks" in text
 
 
 def test_show_asks_for_more_of_an_id(borg: Borg, home: Path) -> None:
@@ -67,14 +100,14 @@ def test_diff_against_base_and_between_two(borg: Borg, home: Path) -> None:
 
 
 def test_queue_says_for_whom(borg: Borg, home: Path) -> None:
-    (row,) = borg("--home", home, "queue", "--json").value["queue"]
+    (row,) = borg("--home", home, "queue", "--json").value["waiting"]
     assert row["waiting_for"] == [BOB] and row["parts"] == {"age": 5}
     assert "Waits for bob." in borg("--home", home, "queue").out
 
 
 def test_reputation_and_ledger(borg: Borg, home: Path) -> None:
-    nodes = borg("--home", home, "reputation", "--json").value["nodes"]
-    assert [row["name"] for row in nodes] == [ANN, BOB]
+    leaders = borg("--home", home, "reputation", "--json").value["leaders"]
+    assert [row["node"]["name"] for row in leaders] == [ANN, BOB]
     value = borg("--home", home, "reputation", "ann", "--json").value
     assert value["ledger"][0]["sentence"] == "Its result was confirmed."
     assert "+1.000" in borg("--home", home, "reputation", ANN).out
@@ -82,7 +115,9 @@ def test_reputation_and_ledger(borg: Borg, home: Path) -> None:
 
 def test_status_works_without_a_node(borg: Borg, home: Path) -> None:
     value = borg("--home", home, "status", "--json").value
-    assert value["running"] is None and value["waiting"] == 1 and value["digest"] == "ab" * 32
+    assert (
+        value["running"] is None and value["frame"]["waiting"] == 1 and value["frame"]["digest"] == "ab" * 32
+    )
     assert "running  no" in borg("--home", home, "status").out
 
 
@@ -106,6 +141,7 @@ def test_views_of_another_version_are_told_as_such(borg: Borg, home: Path) -> No
     assert result.code == 6 and "borg rebuild" in result.err
 
 
-def test_a_record_that_only_the_views_know(borg: Borg, home: Path) -> None:
+def test_a_record_whose_signed_bytes_are_not_here(borg: Borg, home: Path) -> None:
     (home / "log.sqlite").unlink()
-    assert borg("--home", home, "show", BETTER[0]).code == 4
+    result = borg("--home", home, "show", BETTER[0])
+    assert result.code == 0 and "its signed bytes are not in this directory" in result.out
