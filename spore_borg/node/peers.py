@@ -109,7 +109,7 @@ class Peers:
         peers: Iterable[tuple[Endpoint, bytes | None]] = (),
         advertise: str = "",
         agent: str = "spore-borg",
-        role: str = "full",
+        role: str = "research",
         transport: Transport | None = None,
         rng: random.Random | None = None,
     ) -> None:

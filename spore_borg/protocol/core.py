@@ -54,7 +54,7 @@ from spore_borg.protocol.messages import (
     Records,
     Want,
 )
-from spore_borg.protocol.orphans import Orphans
+from spore_borg.protocol.orphans import Orphan, Orphans
 from spore_borg.protocol.peer import Peer, Recent, Session
 from spore_borg.protocol.wants import WANTS_MAX, Wants
 from spore_borg.records.cid import Cid
@@ -83,7 +83,7 @@ class Core:
     Args:
         me: this node's id. mesh: the mesh it speaks for; peers of another are dropped.
         index: the store. rng: the only source of chance.
-        host, port: where this node listens; port 0: nowhere. role: full, verify or observe.
+        host, port: where this node listens; port 0: nowhere. role: research, verify or sync.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Core:
         rng: Chance,
         *,
         agent: str = "spore-borg",
-        role: str = "full",
+        role: str = "research",
         host: str = "",
         port: int = 0,
     ) -> None:
@@ -135,7 +135,7 @@ class Core:
             case Published(cid, epoch, raw):
                 self.keys.add(key_of(epoch, cid))
                 self.wants.done(cid)
-                return [*self._spread([(cid, raw)], None), *self._release(cid)]
+                return [*self._spread([(cid, raw)], None), *self._release([cid])]
             case Connected():
                 return self._connected(event)
             case Disconnected(peer):
@@ -243,7 +243,7 @@ class Core:
     def _wanted(self, peer: Peer, want: Want, now_s: float) -> list[Effect]:
         if want.graft:
             peer.eager = True
-        refused = peer.serving.ask(want)
+        refused = peer.serving.ask(want, self.index)
         if refused is not None:
             return [Send(peer.id, refused)]
         return self._serve(peer, now_s)
@@ -282,6 +282,11 @@ class Core:
                 self._pending[cid] = _Pending(raw, live)
                 self.wants.done(cid)
                 offers.append(raw)
+                # Orphans that this record completes go along: the order of the answer is its sender's
+                # order of arrival, so what follows in it may need them.
+                for orphan in self.orphans.release(cid, peer.id):
+                    self._pending[orphan.cid] = _Pending(orphan.raw, orphan.live)
+                    offers.append(orphan.raw)
         if offers:
             effects.append(Store(peer.id, tuple(offers)))
         return [*effects, *self._ask(now_s, peer), *self._resume(peer, now_s)]
@@ -291,6 +296,7 @@ class Core:
     def _results(self, source: NodeId, results: tuple[Offered, ...], now_s: float) -> list[Effect]:
         effects: list[Effect] = []
         news: dict[bool, list[tuple[Cid, bytes]]] = {True: [], False: []}
+        arrived: list[Cid] = []
         peer = self.peers.get(source)
         for result in results:
             pending = self._pending.pop(result.cid, None)
@@ -301,7 +307,7 @@ class Core:
                     self.keys.add(key_of(result.epoch, result.cid))
                     if result.status is Status.STORED:
                         news[pending.live].append((result.cid, pending.raw))
-                    effects += self._release(result.cid)
+                    arrived.append(result.cid)
                 case Status.MISSING:
                     if peer is not None:
                         effects += self._hold(peer, result, pending, now_s)
@@ -317,7 +323,7 @@ class Core:
                             effects.append(Drop(source, "bad-record", result.code))
         effects += self._spread(news[True], source)
         effects += self._announce(news[False], source)
-        return [*effects, *self._ask(now_s)]
+        return [*effects, *self._release(arrived), *self._ask(now_s)]
 
     def _hold(self, peer: Peer, result: Offered, pending: _Pending, now_s: float) -> list[Effect]:
         """Keep a record whose parents lack, and ask its sender for them."""
@@ -325,17 +331,18 @@ class Core:
         if not lacks:  # they came while the store looked
             self._pending[result.cid] = pending
             return [Store(peer.id, (pending.raw,))]
-        self.orphans.add(result.cid, pending.raw, peer.id, lacks)
+        self.orphans.add(Orphan(result.cid, pending.raw, peer.id, set(lacks), pending.live))
         self.wants.add(peer.id, self._unknown(lacks, now_s))
         return []
 
-    def _release(self, cid: Cid) -> list[Effect]:
-        """Offer again what had waited for this record alone."""
-        effects: list[Effect] = []
-        for orphan in self.orphans.release(cid):
-            self._pending[orphan.cid] = _Pending(orphan.raw, live=True)
-            effects.append(Store(orphan.source, (orphan.raw,)))
-        return effects
+    def _release(self, arrived: list[Cid]) -> list[Effect]:
+        """Offer again, in one batch a peer, what had waited for these records alone."""
+        free: dict[NodeId, list[bytes]] = {}
+        for cid in arrived:
+            for orphan in self.orphans.release(cid):
+                self._pending[orphan.cid] = _Pending(orphan.raw, live=orphan.live)
+                free.setdefault(orphan.source, []).append(orphan.raw)
+        return [Store(source, tuple(raws)) for source, raws in free.items()]
 
     # --- spreading ----------------------------------------------------------------------------------------
 

@@ -47,6 +47,10 @@ class RecordIndex(Protocol):
         """The canonical bytes of a record, or None."""
         ...
 
+    def seq_of(self, cid: Cid) -> int | None:
+        """Its place in the order of arrival here (parents first), or None."""
+        ...
+
     def keys(self) -> Iterable[tuple[int, bytes]]:
         """(epoch, 32-byte digest) of every record; read once, at the start."""
         ...

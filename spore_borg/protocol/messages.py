@@ -43,7 +43,7 @@ _RAW_BYTES_MAX = RECORDS_FRAME_BYTES_MAX + RECORD_SIZE_BYTES_MAX + 4 * RECORDS_M
 _COMPRESS_FROM_BYTES = 1_024
 _HOST = re.compile(r"[0-9A-Za-z.:_-]{1,253}\Z")
 _CODE = re.compile(r"[a-z0-9-]{1,64}\Z")
-ROLES = ("full", "verify", "observe")
+ROLES = ("research", "verify", "sync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +294,7 @@ def _hello(f: list[Any]) -> Hello:
     if version != VERSION:
         raise _bad(f"protocol version {version}; this node speaks {VERSION}")
     if type(f[4]) is not str or f[4] not in ROLES:
-        raise _bad("a role is full, verify or observe")
+        raise _bad("a role is research, verify or sync")
     host = "" if f[5] == "" else _host(f[5])
     nonce = _bytes(f[2], NONCE_BYTES, NONCE_BYTES)
     return Hello(version, _cid(f[1]), nonce, _text(f[3], AGENT_BYTES_MAX), f[4], host, _int(f[6], 0, 65_535))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from spore_borg.limits import ORPHANS_PER_PEER_MAX
@@ -20,6 +20,7 @@ class Orphan:
     raw: bytes
     source: NodeId
     lacks: set[Cid]
+    live: bool  # news, to be pushed on once it is stored
 
 
 class Orphans:
@@ -37,11 +38,12 @@ class Orphans:
     def __contains__(self, cid: Cid) -> bool:
         return cid in self._pool
 
-    def add(self, cid: Cid, raw: bytes, source: NodeId, lacks: tuple[Cid, ...]) -> None:
-        """Hold a record back until ``lacks`` are here; may push out this peer's oldest."""
+    def add(self, orphan: Orphan) -> None:
+        """Hold a record back until what it ``lacks`` is here; may push out this peer's oldest."""
+        cid, raw, source = orphan.cid, orphan.raw, orphan.source
         self.remove(cid)
-        self._pool[cid] = Orphan(cid, raw, source, set(lacks))
-        for parent in lacks:
+        self._pool[cid] = orphan
+        for parent in orphan.lacks:
             self._waiting.setdefault(parent, set()).add(cid)
         mine = self._by_peer.setdefault(source, OrderedDict())
         mine[cid] = None
@@ -54,27 +56,44 @@ class Orphans:
         orphan = self._pool.pop(cid, None)
         if orphan is None:
             return None
-        for parent in orphan.lacks:
-            waiting = self._waiting.get(parent)
-            if waiting is not None:
-                waiting.discard(cid)
-                if not waiting:
-                    del self._waiting[parent]
+        for parent in list(orphan.lacks):
+            self._met(orphan, parent)
         mine = self._by_peer[orphan.source]
         del mine[cid]
         self._bytes[orphan.source] -= len(orphan.raw)
         return orphan
 
-    def release(self, parent: Cid) -> list[Orphan]:
-        """A record is stored: take out those that lacked nothing else."""
+    def release(self, arrived: Cid, source: NodeId | None = None) -> list[Orphan]:
+        """A record is here: take out those that lack nothing else, and those that lacked only these.
+
+        Args:
+            arrived: the record.
+            source: only orphans of this peer; None: of all.
+        Returns:
+            Parents before children.
+        """
         free: list[Orphan] = []
-        for cid in sorted(self._waiting.pop(parent, ())):
-            orphan = self._pool[cid]
-            orphan.lacks.discard(parent)
-            if not orphan.lacks:
-                self.remove(cid)
-                free.append(orphan)
+        todo = deque([arrived])
+        while todo:
+            parent = todo.popleft()
+            for cid in sorted(self._waiting.get(parent, ())):
+                orphan = self._pool[cid]
+                if source is not None and orphan.source != source:
+                    continue
+                self._met(orphan, parent)
+                if not orphan.lacks:
+                    self.remove(cid)
+                    free.append(orphan)
+                    todo.append(cid)
         return free
+
+    def _met(self, orphan: Orphan, parent: Cid) -> None:
+        """An orphan does not lack this parent any more."""
+        orphan.lacks.discard(parent)
+        waiting = self._waiting[parent]
+        waiting.discard(orphan.cid)
+        if not waiting:
+            del self._waiting[parent]
 
     def refuse(self, parent: Cid) -> list[Cid]:
         """A record is void: so are all that name it, and those that name them. Returns their ids."""

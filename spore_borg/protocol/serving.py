@@ -56,12 +56,14 @@ class Serving:
         """Nothing waits for this peer."""
         return not self._jobs
 
-    def ask(self, want: Want) -> Records | None:
-        """Queue a request; an answer at once when too many wait already."""
+    def ask(self, want: Want, index: RecordIndex) -> Records | None:
+        """Queue a request, parents before children; an answer at once when too many wait already."""
         if len(self._jobs) >= REQUESTS_QUEUED_MAX:
             return Records(want.number, last=True, raws=())
         self.budget.spend(ASK_COST_BYTES * len(want.cids))
-        self._jobs.append(_Job(want.number, deque(want.cids)))
+        places = {cid: index.seq_of(cid) for cid in want.cids}
+        here = sorted((cid for cid in want.cids if places[cid] is not None), key=lambda cid: places[cid] or 0)
+        self._jobs.append(_Job(want.number, deque(here)))
         return None
 
     def sent(self, size_bytes: int) -> None:

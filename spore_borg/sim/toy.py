@@ -37,14 +37,14 @@ class ToyStore:
 
     def __init__(self, records: Iterable[ToyRecord] = (), epoch: int = 1 << 40) -> None:
         self.epoch = epoch
-        self.records: dict[Cid, tuple[int, bytes]] = {}
+        self.records: dict[Cid, tuple[int, bytes, int]] = {}
         self.bodies = 0  # record bodies offered, with repetitions
         for record in records:
             self.put(record)
 
     def put(self, record: ToyRecord) -> ToyRecord:
         """Keep a record."""
-        self.records[record.cid] = (record.epoch, record.raw)
+        self.records[record.cid] = (record.epoch, record.raw, len(self.records))
         return record
 
     def has(self, cid: Cid) -> bool:
@@ -60,9 +60,14 @@ class ToyStore:
         found = self.records.get(cid)
         return None if found is None else found[1]
 
+    def seq_of(self, cid: Cid) -> int | None:
+        """Its place in the order of arrival."""
+        found = self.records.get(cid)
+        return None if found is None else found[2]
+
     def keys(self) -> Iterator[tuple[int, bytes]]:
         """(epoch, digest) of all."""
-        return ((epoch, cid.digest) for cid, (epoch, _) in self.records.items())
+        return ((epoch, cid.digest) for cid, (epoch, _, _) in self.records.items())
 
     def judge(self, raw: bytes) -> Offered:
         """Take one record, or say why not."""
@@ -81,7 +86,7 @@ class ToyStore:
         lacks = tuple(parent for parent in parents if parent not in self.records)
         if lacks:
             return Offered(cid, Status.MISSING, parents=lacks)
-        self.records[cid] = (epoch, raw)
+        self.records[cid] = (epoch, raw, len(self.records))
         return Offered(cid, Status.STORED, epoch=epoch)
 
     async def offer(self, raws: list[bytes], source: bytes) -> list[Offered]:
