@@ -62,10 +62,11 @@ class Server(uvicorn.Server):
         print(self.greeting, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop soon."""
+        """Stop soon; the second time at once. (uvicorn would raise the signal again when it has stopped.)"""
         if isinstance(self.config.app, Guard):
             self.config.app.explorer.hub.close()
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         timeout_graceful_shutdown=2,
         ws="none",
     )
-    for number in (signal.SIGTERM, signal.SIGINT):  # before it serves, and once more when it has stopped
+    for number in (signal.SIGTERM, signal.SIGINT):  # until it serves, and when it has stopped
         signal.signal(number, _leave)
     server = Server(config)
     server.greeting = json.dumps({"url": url}) if options.json else f"explorer: {url}"

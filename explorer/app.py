@@ -109,14 +109,20 @@ class Guard:
 
     def _refuse(self, request: Request) -> Response | None:
         if request.method not in {"GET", "HEAD"}:
-            response = problem(request, 405, "Read-only", "These pages only answer GET and HEAD. Act with `borg`.")
+            response = problem(
+                request, 405, "Read-only", "These pages only answer GET and HEAD. Act with `borg`."
+            )
             response.headers["allow"] = "GET, HEAD"
             return response
         if self.hosts is not None and host_name(request.headers.get("host", "")) not in self.hosts:
-            detail = "This explorer is for this machine only. Open it as http://127.0.0.1 or http://localhost."
+            detail = (
+                "This explorer is for this machine only. Open it as http://127.0.0.1 or http://localhost."
+            )
             return problem(request, 421, "Wrong host", detail)
         if len(request.scope.get("raw_path") or b"") + len(request.scope["query_string"]) > URL_CHARS_MAX:
-            return problem(request, 414, "Address too long", f"An address has at most {URL_CHARS_MAX} characters.")
+            return problem(
+                request, 414, "Address too long", f"An address has at most {URL_CHARS_MAX} characters."
+            )
         return None
 
 
@@ -228,7 +234,9 @@ class Explorer:
 
         raw = await anyio.to_thread.run_sync(read)
         if raw is None:
-            raise NotFound(what="signed bytes of", name=cid, hint="This node's log does not hold that record.")
+            raise NotFound(
+                what="signed bytes of", name=cid, hint="This node's log does not hold that record."
+            )
         response = answer(request, body_of("application/cbor", raw), "public, max-age=31536000, immutable")
         response.headers["content-disposition"] = f'attachment; filename="{cid}.cbor"'
         return response
@@ -240,14 +248,18 @@ class Explorer:
         if not topics <= set(TOPICS):
             raise UsageError(detail=f"?topics= must be a list of {', '.join(TOPICS)}.")
         if self.hub.full:
-            response = problem(request, 503, "Too many viewers", "Live news are full; the pages themselves work.")
+            response = problem(
+                request, 503, "Too many viewers", "Live news are full; the pages themselves work."
+            )
             response.headers["retry-after"] = "30"
             return response
         last = request.headers.get("last-event-id")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         if request.method == "HEAD":
             return Response(headers=headers, media_type="text/event-stream")
-        return StreamingResponse(self.hub.stream(topics, last), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(
+            self.hub.stream(topics, last), media_type="text/event-stream", headers=headers
+        )
 
 
 def check_places(request: Request) -> None:
@@ -275,7 +287,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
-    return problem(request, 500, "A defect", f"{type(error).__name__}: see the explorer's log. Please report it.")
+    return problem(
+        request, 500, "A defect", f"{type(error).__name__}: see the explorer's log. Please report it."
+    )
 
 
 def make_app(home: Path, *, loopback: bool = True) -> Guard:

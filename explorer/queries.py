@@ -54,7 +54,8 @@ QUERIES: dict[str, str] = {
       AND (:task IS NULL OR e.task = :task) AND (:class IS NULL OR e.class = :class)
       AND (:verdict IS NULL OR e.verdict = :verdict) AND (:outcome IS NULL OR e.outcome = :outcome)
       LIMIT :limit""",
-    "rows_targeting": _ROW.format(source="record r") + " WHERE r.target = :cid ORDER BY r.seq DESC LIMIT :limit",
+    "rows_targeting": _ROW.format(source="record r")
+    + " WHERE r.target = :cid ORDER BY r.seq DESC LIMIT :limit",
     # One record.
     "record": _ROW.format(source="record r") + " WHERE r.cid = :cid",
     "experiment": "SELECT * FROM experiment WHERE cid = :cid",

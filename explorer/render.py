@@ -35,7 +35,9 @@ def query(path: str, **params: object) -> str:
 def pretty(value: object) -> str:
     """JSON for reading; direction-changing characters stay escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=1)
-    return "".join(c if c == "\n" or not show.plain(c) == "" or c == " " else f"\\u{ord(c):04x}" for c in text)
+    return "".join(
+        c if c == "\n" or not show.plain(c) == "" or c == " " else f"\\u{ord(c):04x}" for c in text
+    )
 
 
 def hexdump(text: str) -> str:
@@ -82,7 +84,7 @@ def status(word: str | None) -> Markup:
     if not word:
         return Markup('<span class="s">–</span>')
     known = word if word in _STATUS else "other"
-    return Markup('<span class="s {}">{}</span>').format(known, word)
+    return Markup('<span class="s {}">{}</span>').format(known, show.plain(word, 24))
 
 
 _STATUS = frozenset(
@@ -119,7 +121,19 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    for name in ("metric", "gain", "trust", "amount", "count", "percent_ppm", "scaled", "size", "duration_ms", "short", "plain"):
+    for name in (
+        "metric",
+        "gain",
+        "trust",
+        "amount",
+        "count",
+        "percent_ppm",
+        "scaled",
+        "size",
+        "duration_ms",
+        "short",
+        "plain",
+    ):
         env.filters[name] = getattr(show, name)
     env.filters.update(status=status, pretty=pretty, hexdump=hexdump, sigmas=sigmas, changed=changed)
     env.globals.update(
@@ -149,7 +163,9 @@ def html(page: Page, path: str) -> str:
 
 def problem_html(status_code: int, title: str, detail: str) -> str:
     """An error page that needs no database."""
-    return environment().get_template("problem.html").render(status_code=status_code, title=title, detail=detail)
+    return (
+        environment().get_template("problem.html").render(status_code=status_code, title=title, detail=detail)
+    )
 
 
 __all__ = ["Plot", "environment", "html", "problem_html", "query", "static_files"]

@@ -108,10 +108,14 @@ def drawing(plot: Plot, lower: bool) -> Drawing:
     if plot.steps:
         first, best = plot.steps[0], plot.steps[-1]
         line = f"M{_n(at_x(first.x))} {_n(at_y(first.metric))}"
-        line += "".join(f"H{_n(at_x(s.x))}V{_n(at_y(s.metric))}" for s in plot.steps[1:]) + f"H{WIDTH - RIGHT}"
+        line += (
+            "".join(f"H{_n(at_x(s.x))}V{_n(at_y(s.metric))}" for s in plot.steps[1:]) + f"H{WIDTH - RIGHT}"
+        )
         upper_edge = max(float(TOP), at_y(best.metric + 2 * plot.sigma))
         band_y = _n(upper_edge)
-        band_height = _n(max(0.0, min(float(HEIGHT - BOTTOM), at_y(best.metric - 2 * plot.sigma)) - upper_edge))
+        band_height = _n(
+            max(0.0, min(float(HEIGHT - BOTTOM), at_y(best.metric - 2 * plot.sigma)) - upper_edge)
+        )
     y_ticks = ticks(plot.y_low / show.NBITS, plot.y_high / show.NBITS, 5)
     decimals = _decimals(y_ticks)
     return Drawing(
@@ -129,7 +133,10 @@ def drawing(plot: Plot, lower: bool) -> Drawing:
         points=tuple(Point(x=_n(at_x(s.x)), y=_n(at_y(s.metric)), step=s) for s in plot.steps),
         hollow=tuple((_n(at_x(h.x)), _n(at_y(h.metric)), h.cid, h.metric) for h in plot.hollow),
         labels=_labels(plot, at_x, at_y, lower),
-        x_ticks=tuple(Tick(at=_n(at_x(v)), text=_x_text(plot.axis, v)) for v in _whole(ticks(plot.x_low, plot.x_high, 6))),
+        x_ticks=tuple(
+            Tick(at=_n(at_x(v)), text=_x_text(plot.axis, v))
+            for v in _whole(ticks(plot.x_low, plot.x_high, 6))
+        ),
         y_ticks=tuple(Tick(at=_n(at_y(v * show.NBITS)), text=f"{v:.{decimals}f}") for v in y_ticks),
     )
 
@@ -175,7 +182,9 @@ def _labels(plot: Plot, at_x: object, at_y: object, lower: bool) -> tuple[Label,
                 continue
         left = x if anchor == "start" else x - width
         box = (left, y - LABEL_HEIGHT, left + width, y)
-        if not text or any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+        if not text or any(
+            box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken
+        ):
             continue
         taken.append(box)
         out.append(Label(x=_n(x), y=_n(y), anchor=anchor, text=text))

@@ -53,18 +53,38 @@ class ApiPage(Page):
 
 
 ROUTES: tuple[Route, ...] = (
-    Route(path="/", json="/overview.json", query=("task", "class", "x"), what="Frontier plot, cards, newest records."),
-    Route(path="/frontier", json="/frontier.json", query=(), what="The best accepted result per task and class."),
+    Route(
+        path="/",
+        json="/overview.json",
+        query=("task", "class", "x"),
+        what="Frontier plot, cards, newest records.",
+    ),
+    Route(
+        path="/frontier", json="/frontier.json", query=(), what="The best accepted result per task and class."
+    ),
     Route(
         path="/records",
         json="/records.json",
         query=("kind", "author", "task", "class", "outcome", "verdict", "q", "before"),
         what="Records, newest first; 50 a page.",
     ),
-    Route(path="/record/{cid}", json="/record/{cid}.json", query=(), what="One record; signed bytes at /record/{cid}.cbor."),
-    Route(path="/verify", json="/verify.json", query=("after",), what="What waits for evidence, runs, was judged."),
     Route(
-        path="/reputation", json="/reputation.json", query=("node", "before", "after"), what="Leaderboard and ledger."
+        path="/record/{cid}",
+        json="/record/{cid}.json",
+        query=(),
+        what="One record; signed bytes at /record/{cid}.cbor.",
+    ),
+    Route(
+        path="/verify",
+        json="/verify.json",
+        query=("after",),
+        what="What waits for evidence, runs, was judged.",
+    ),
+    Route(
+        path="/reputation",
+        json="/reputation.json",
+        query=("node", "before", "after"),
+        what="Leaderboard and ledger.",
     ),
     Route(path="/node/{name}", json="/node/{name}.json", query=("before",), what="One node."),
     Route(path="/tasks", json="/tasks.json", query=(), what="Definitions of the tasks."),
@@ -79,7 +99,11 @@ def _part(name: str) -> Part | None:
     except metadata.PackageNotFoundError:
         return None
     licence = found.get("License-Expression") or found.get("License") or ""
-    return Part(name=name, version=found["Version"], licence=licence.splitlines()[0][:60] if licence else "see package")
+    return Part(
+        name=name,
+        version=found["Version"],
+        licence=licence.splitlines()[0][:60] if licence else "see package",
+    )
 
 
 def about(db: Db) -> AboutPage:

@@ -32,7 +32,9 @@ def before_of(text: str | None, name: str = "before") -> int:
     if not text:
         return LAST
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise UsageError(detail=f"?{name}= must be a positive whole number, such as the link at the end of a page gives.")
+        raise UsageError(
+            detail=f"?{name}= must be a positive whole number, such as the link at the end of a page gives."
+        )
     return int(text)
 
 

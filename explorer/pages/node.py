@@ -66,7 +66,8 @@ def node(db: Db, name: str, *, before: str | None = None) -> NodePage:
         profile=_profile(row["profile"]),
         records=rows_of(db, [r["seq"] for r in window], RECORD_ROWS),
         evidence=tuple(
-            attested(a, None) for a in db.all("attestations_author", author=name, before=LAST, limit=EVIDENCE_ROWS)
+            attested(a, None)
+            for a in db.all("attestations_author", author=name, before=LAST, limit=EVIDENCE_ROWS)
         ),
         ledger=entries,
         before=older,
@@ -80,4 +81,6 @@ def _profile(text: str | None) -> dict[str, str]:
     fields = loads_dict(text)
     if not fields:
         return {"profile": text}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items() if value}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items() if value
+    }

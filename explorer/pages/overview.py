@@ -56,7 +56,9 @@ class OverviewPage(Page):
     newest: tuple[RecordRow, ...]
 
 
-def _choose_task(tasks: tuple[TaskBrief, ...], wanted: str | None, running_now: Running | None) -> TaskBrief | None:
+def _choose_task(
+    tasks: tuple[TaskBrief, ...], wanted: str | None, running_now: Running | None
+) -> TaskBrief | None:
     """The task asked for (by name or id), else the one that runs now, else the first."""
     if wanted:
         for task in tasks:

@@ -211,7 +211,9 @@ def _rerun(row: sqlite3.Row, evidence: tuple[Attested, ...]) -> Stand:
     if stage == "settled":
         word = "Decided without a draw." if verdict != "unverified" else "Nobody was drawn."
         return Stand(name="rerun", state=SKIPPED, sentence=word)
-    return Stand(name="rerun", state=TODO, sentence="Verifiers are drawn by chance after the acknowledgement.")
+    return Stand(
+        name="rerun", state=TODO, sentence="Verifiers are drawn by chance after the acknowledgement."
+    )
 
 
 def stands(row: sqlite3.Row, evidence: tuple[Attested, ...], received_ms: int | None) -> tuple[Stand, ...]:
@@ -228,7 +230,9 @@ def stands(row: sqlite3.Row, evidence: tuple[Attested, ...], received_ms: int | 
         sentence = "Waits until the seals of more than half of the trust have it in their past."
         out.append(Stand(name="acknowledged", state=TODO if stage == "settled" else NOW, sentence=sentence))
     if crashed:
-        out.append(Stand(name="rerun", state=SKIPPED, sentence="A crash claims nothing that could be verified."))
+        out.append(
+            Stand(name="rerun", state=SKIPPED, sentence="A crash claims nothing that could be verified.")
+        )
         return tuple(out)
     out.append(_rerun(row, evidence))
     if verdict == "unverified":

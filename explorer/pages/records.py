@@ -69,10 +69,15 @@ def _window(db: Db, facets: Facets, before: int) -> tuple[list[int], int]:
     if facets.q:
         name, params = "window_search", {"q": match_of(facets.q)}
     elif facets.author:
-        name, params = ("window_author" if experiments else "window_records_author"), {"author": facets.author}
+        name, params = (
+            ("window_author" if experiments else "window_records_author"),
+            {"author": facets.author},
+        )
         extra += not experiments and facets.kind != "all"
     elif not experiments:
-        name, params = ("window_records", {}) if facets.kind == "all" else ("window_records_kind", {"kind": facets.kind})
+        name, params = (
+            ("window_records", {}) if facets.kind == "all" else ("window_records_kind", {"kind": facets.kind})
+        )
         extra += 1 if extra else 0
     elif facets.verdict:
         name, params = "window_verdict", {"verdict": facets.verdict}

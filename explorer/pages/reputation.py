@@ -98,7 +98,9 @@ def reputation(
     if after:
         trust, _, name = after.partition(".")
         if not (trust.isascii() and trust.isdigit() and len(trust) < 19 and show.is_node(name)):
-            raise UsageError(detail="?after= must be TRUST.NAME, as the link at the end of the table gives it.")
+            raise UsageError(
+                detail="?after= must be TRUST.NAME, as the link at the end of the table gives it."
+            )
         rows = db.all("leaders_after", trust=int(trust), name=name, limit=LEADERS_ROWS + 1)
     else:
         rows = db.all("leaders_first", limit=LEADERS_ROWS + 1)

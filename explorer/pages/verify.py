@@ -119,8 +119,15 @@ def verify(db: Db, *, after: str | None = None) -> VerifyPage:
     """
     if after:
         priority, _, claim = after.partition(".")
-        if not (priority.lstrip("-").isdigit() and priority.isascii() and len(priority) < 19 and show.is_cid(claim)):
-            raise UsageError(detail="?after= must be PRIORITY.CLAIM, as the link at the end of a page gives it.")
+        if not (
+            priority.lstrip("-").isdigit()
+            and priority.isascii()
+            and len(priority) < 19
+            and show.is_cid(claim)
+        ):
+            raise UsageError(
+                detail="?after= must be PRIORITY.CLAIM, as the link at the end of a page gives it."
+            )
         rows = db.all("queue_after", priority=int(priority), claim=claim, limit=PAGE_ROWS + 1)
     else:
         rows = db.all("queue_first", limit=PAGE_ROWS + 1)

@@ -61,7 +61,7 @@ function live() {
 function keys() {
   let chord = false;
   const move = d => {
-    const rows = $$("tbody tr").filter(r => r.offsetParent && $("a", r));
+    const rows = $$("tbody tr").filter(r => r.checkVisibility() && $("a", r));
     const at = rows.findIndex(r => r.contains(document.activeElement));
     const row = rows[Math.max(0, Math.min(rows.length - 1, at < 0 ? 0 : at + d))];
     if (row) { $("a", row).focus(); row.scrollIntoView({ block: "nearest" }); }

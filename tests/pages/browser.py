@@ -41,13 +41,17 @@ class Browser:
         assert found, "chromedriver did not start"
         self._base = f"http://127.0.0.1:{found[1]}"
         options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={self._profile.name}/profile"]}
-        made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})
+        made = self._call(
+            "POST", "/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
+        )
         assert isinstance(made, dict)
         self._session = f"/session/{made['sessionId']}"
 
     def _call(self, method: str, path: str, body: object = None) -> object:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._base + path, data, {"content-type": "application/json"}, method=method)  # noqa: S310
+        request = urllib.request.Request(
+            self._base + path, data, {"content-type": "application/json"}, method=method
+        )  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - loopback
                 return json.load(response)["value"]
@@ -61,7 +65,13 @@ class Browser:
 
     def look(self, width: int, height: int = 900, *, dark: bool = False, scripts: bool = True) -> None:
         """How the next page is seen."""
-        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.cdp("Emulation.setEmulatedMedia", features=[scheme])
         self.cdp("Emulation.setScriptExecutionDisabled", value=not scripts)

@@ -80,6 +80,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
     yield start
     for process in started:
         process.terminate()
-        assert process.wait(10) == 0
+        status = process.wait(10)
         assert process.stdout is not None
         process.stdout.close()
+        assert status == 0

@@ -78,7 +78,9 @@ class Maker:
         for db in (self.views, self.log):
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=OFF")
-        self.views.executescript(resources.files("spore_borg.store").joinpath("schema.sql").read_text("utf-8"))
+        self.views.executescript(
+            resources.files("spore_borg.store").joinpath("schema.sql").read_text("utf-8")
+        )
         self.log.execute(LOG_DDL)
         self.views.execute("BEGIN")
         self.log.execute("BEGIN")
@@ -102,7 +104,14 @@ class Maker:
         return self.home
 
     def record(
-        self, kind: str, author: bytes, epoch: int, body: dict[str, object], *, title: str, target: Cid | None = None,
+        self,
+        kind: str,
+        author: bytes,
+        epoch: int,
+        body: dict[str, object],
+        *,
+        title: str,
+        target: Cid | None = None,
         round_: int | None = None,
     ) -> Cid:
         """One signed record in both databases."""
@@ -147,7 +156,13 @@ class Maker:
     def task(self, author: bytes, name: str, budget: int) -> Cid:
         """One task."""
         data = Cid.of(self.rng.randbytes(32), 0x55)
-        body: dict[str, object] = {"name": name, "metric": "val_bpb", "direction": "min", "data": data, "blocks": 64}
+        body: dict[str, object] = {
+            "name": name,
+            "metric": "val_bpb",
+            "direction": "min",
+            "data": data,
+            "blocks": 64,
+        }
         cid = self.record("task", author, 0, body, title=name, round_=1)
         shown = {"name": name, "metric": "val_bpb", "direction": "min", "baseline": BASE_RECIPE}
         self.insert(
@@ -197,13 +212,23 @@ def one(home: Path) -> Path:
     make = Maker(home, random.Random(2))
     me = make.rng.randbytes(32)
     mesh = make.genesis(me, "alone")
-    make.node(me, CLASSES[0], ONE, root=1, influence_ppm=1_000_000, digest="d1" * 32, digest_round=3, last_epoch=4)
+    make.node(
+        me, CLASSES[0], ONE, root=1, influence_ppm=1_000_000, digest="d1" * 32, digest_round=3, last_epoch=4
+    )
     task = make.task(me, "nano", 400_000_000_000)
     cid = make.experiment(me, 2, task, CLASSES[0], frontier=1, frontier_why="It is the only one.", settled=1)
-    step = {"task": str(task), "class": CLASSES[0], "step": 0, "cid": str(cid), "recipe_digest": cid.digest.hex()}
+    step = {
+        "task": str(task),
+        "class": CLASSES[0],
+        "step": 0,
+        "cid": str(cid),
+        "recipe_digest": cid.digest.hex(),
+    }
     make.insert("frontier", **step, seq=make.seq, metric=2_271_543_210, runs=1, gain=None, threshold=0, round=3,
                 author=node_name(me), verdicts=0, status="solo")  # fmt: skip
-    make.insert("round", round=3, epoch=3, seals=1, trust=ONE, trust_total=ONE, acknowledged=1, digest="d1" * 32)
+    make.insert(
+        "round", round=3, epoch=3, seals=1, trust=ONE, trust_total=ONE, acknowledged=1, digest="d1" * 32
+    )
     make.meta(mesh=mesh, mesh_name="alone", round=4, round_settled=3, epoch_latest=4, digest="d1" * 32, version=7,
               records=make.seq, me=node_name(me), status="solo")  # fmt: skip
     return make.commit()
@@ -219,7 +244,9 @@ def hostile(home: Path) -> Path:
     make.node(me, bad_class, 3 * ONE, display=HOSTILE[0], profile=profile, device=HOSTILE[7], role=HOSTILE[2])
     make.node(other, HOSTILE[3], 0, display=HOSTILE[5], banned=1, banned_cause=str(mesh))
     task = make.task(me, HOSTILE[1], 10**12)
-    make.views.execute("UPDATE task SET metric=?, unit=?, body=?", (HOSTILE[0], HOSTILE[7], json.dumps(HOSTILE)))
+    make.views.execute(
+        "UPDATE task SET metric=?, unit=?, body=?", (HOSTILE[0], HOSTILE[7], json.dumps(HOSTILE))
+    )
     base: str | None = None
     for i, text in enumerate(HOSTILE):
         changed = json.dumps([[text, text, HOSTILE[(i + 1) % len(HOSTILE)]], ["bad"], 7])
@@ -232,12 +259,39 @@ def hostile(home: Path) -> Path:
         step = {"task": str(task), "class": bad_class, "step": i, "cid": base, "recipe_digest": "00"}
         make.insert("frontier", **step, seq=make.seq, metric=2_200_000_000 - i * 10_000_000, runs=1, gain=10_000_000,
                     threshold=1, round=i, author=node_name(me), verdicts=1, status="confirmed")  # fmt: skip
-        attested = {"target": base, "claim": base, "author": node_name(other), "class": text, "drawn": 1, "jury": 0}
-        make.insert("attestation", **attested, tier=text, word=text, probe=text, delta=text, tolerance=text, detail=text)
-        make.insert("ledger", node=node_name(me), round=i, rule=text, amount=ONE, total=ONE, cause=base, sentence=text)
+        attested = {
+            "target": base,
+            "claim": base,
+            "author": node_name(other),
+            "class": text,
+            "drawn": 1,
+            "jury": 0,
+        }
+        make.insert(
+            "attestation",
+            **attested,
+            tier=text,
+            word=text,
+            probe=text,
+            delta=text,
+            tolerance=text,
+            detail=text,
+        )
+        make.insert(
+            "ledger", node=node_name(me), round=i, rule=text, amount=ONE, total=ONE, cause=base, sentence=text
+        )
         queued = {"claim": base, "target": base, "task": str(task), "author": node_name(me), "class": text}
         parts = json.dumps({text: 3})
-        make.insert("queue", **queued, stage=text, priority=3, parts=parts, drawn="{}", waiting_for="no", sentence=text)
+        make.insert(
+            "queue",
+            **queued,
+            stage=text,
+            priority=3,
+            parts=parts,
+            drawn="{}",
+            waiting_for="no",
+            sentence=text,
+        )
     run = {"task": HOSTILE[0], "change": HOSTILE[1], "step": 3, "steps": 0, "loss": HOSTILE[2], "eta_s": -1}
     make.insert("live", key="run", value=json.dumps(run))
     make.insert("live", key="verify", value=json.dumps({HOSTILE[0]: HOSTILE[1]}))
@@ -285,10 +339,19 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
         digest = rng.randbytes(32).hex() if round_ != last - 4 else "ab" * 32
         make.insert("round", round=round_, epoch=round_, seals=11, trust=8 * ONE, trust_total=9 * ONE, acknowledged=9,
                     digest=digest)  # fmt: skip
-    run = {"task": "nano", "change": "width 64→56", "step": 412, "steps": 780, "loss": 3_104_000, "eta_s": 9.2}
+    run = {
+        "task": "nano",
+        "change": "width 64→56",
+        "step": 412,
+        "steps": 780,
+        "loss": 3_104_000,
+        "eta_s": 9.2,
+    }
     make.insert("live", key="run", value=json.dumps(run))
     make.insert("live", key="verify", value=json.dumps({"claim": str(genesis), "tier": "T2", "segment": 3}))
-    make.insert("live", key="node", value=json.dumps({"pid": 4711, "address": "127.0.0.1:8469", "mode": "research"}))
+    make.insert(
+        "live", key="node", value=json.dumps({"pid": 4711, "address": "127.0.0.1:8469", "mode": "research"})
+    )
     make.meta(mesh=genesis, mesh_name="garden", round=last, round_settled=last - 4, epoch_latest=last,
               digest="ab" * 32, version=make.seq, records=make.seq, me=node_name(keys[0]), status="mesh")  # fmt: skip
     return make.commit()
@@ -297,16 +360,35 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
 def _other(make: Maker, rng: random.Random, author: bytes, epoch: int) -> None:
     kind = rng.choice(("seal", "seal", "seal", "attest_commit", "open", "attest_reveal"))
     body: dict[str, object] = {"value": rng.randbytes(32), "round": max(0, epoch - 4), "digest": None}
-    make.record(kind, author, epoch, body, title=f"{kind} of epoch {epoch}", target=make.mesh, round_=epoch + 1)
+    make.record(
+        kind, author, epoch, body, title=f"{kind} of epoch {epoch}", target=make.mesh, round_=epoch + 1
+    )
 
 
 def _nodes(make: Maker, keys: list[bytes], totals: dict[bytes, int], last: int, cause: Cid) -> None:
-    names = ("Ada", "kiln", None, "moss", "Grace", None, "fern", "tofu", None, "lichen", "late riser", "cheat")
+    names = (
+        "Ada",
+        "kiln",
+        None,
+        "moss",
+        "Grace",
+        None,
+        "fern",
+        "tofu",
+        None,
+        "lichen",
+        "late riser",
+        "cheat",
+    )
     trust = {key: max(0, total - ONE) for key, total in totals.items()}
     everything = sum(trust.values()) or 1
     for index, key in enumerate(keys):
         banned = index == 11  # noqa: PLR2004 - the last one cheats
-        profile = json.dumps({"display_name": names[index], "bio": "A node in a cupboard."}) if names[index] else None
+        profile = (
+            json.dumps({"display_name": names[index], "bio": "A node in a cupboard."})
+            if names[index]
+            else None
+        )
         make.node(
             key, CLASSES[index % 5], 0 if banned else trust[key], display=names[index], root=int(index < 2),
             score=0 if banned else totals[key], frauds=ONE if banned else 0, banned=int(banned), profile=profile,
@@ -328,8 +410,16 @@ def _run(
     better = line.best_cid is None or (not young and rng.random() < 0.02 * room / 200_000_000)
     jump = int(room * rng.uniform(0.03, 0.14)) if better and line.best_cid else 0
     metric = line.best - jump if better else line.best + int(rng.expovariate(1 / 30_000_000)) + 1_000_000
-    verdict = "confirmed" if better else rng.choices(("unverified", "confirmed", "refuted", "inconclusive"), (6, 3, 0.2, 0.2))[0]
-    stage = rng.choice(("received", "waiting", "drawn", "committed", "opened")) if young and not better else "settled"
+    verdict = (
+        "confirmed"
+        if better
+        else rng.choices(("unverified", "confirmed", "refuted", "inconclusive"), (6, 3, 0.2, 0.2))[0]
+    )
+    stage = (
+        rng.choice(("received", "waiting", "drawn", "committed", "opened"))
+        if young and not better
+        else "settled"
+    )
     if stage != "settled" or crashed:
         verdict = "unverified"
     better = better and not crashed
@@ -373,19 +463,57 @@ def _evidence(
 ) -> None:  # fmt: skip
     for tier, verifier in zip(("T1", "T2"), rng.sample(keys, 2), strict=True):
         word = {"confirmed": "pass", "refuted": "fail"}.get(verdict, "void")
-        probe = "Losses of 4 of 64 blocks of the published weights." if tier == "T1" else "Segment 3 of 10, step 41."
-        row = {"target": str(cid), "claim": str(cid), "author": node_name(verifier), "class": line.hardware_class}
-        delta = ("3.1e-8" if word == "pass" else "4.2e-2") if tier == "T1" else ("0" if word == "pass" else "differs")
+        probe = (
+            "Losses of 4 of 64 blocks of the published weights."
+            if tier == "T1"
+            else "Segment 3 of 10, step 41."
+        )
+        row = {
+            "target": str(cid),
+            "claim": str(cid),
+            "author": node_name(verifier),
+            "class": line.hardware_class,
+        }
+        delta = (
+            ("3.1e-8" if word == "pass" else "4.2e-2")
+            if tier == "T1"
+            else ("0" if word == "pass" else "differs")
+        )
         make.insert("attestation", **row, drawn=1, jury=0, commit_cid=str(make.mesh), reveal_cid=str(make.mesh),
                     tier=tier, word=word, probe=probe, delta=delta, tolerance="1e-5" if tier == "T1" else "0",
                     detail="{}", round=epoch + 3)  # fmt: skip
-        _pay(make, verifier, epoch, "correct evidence", ONE // 25, cid, f"{tier} evidence agreed with the verdict.", totals)
+        _pay(
+            make,
+            verifier,
+            epoch,
+            "correct evidence",
+            ONE // 25,
+            cid,
+            f"{tier} evidence agreed with the verdict.",
+            totals,
+        )
     if verdict == "confirmed":
-        _pay(make, author, epoch, "audited result", ONE // 2, cid, "A result that drawn nodes have confirmed.", totals)
+        _pay(
+            make,
+            author,
+            epoch,
+            "audited result",
+            ONE // 2,
+            cid,
+            "A result that drawn nodes have confirmed.",
+            totals,
+        )
 
 
 def _pay(
-    make: Maker, key: bytes, epoch: int, rule: str, amount: int, cause: Cid, why: str, totals: dict[bytes, int]
+    make: Maker,
+    key: bytes,
+    epoch: int,
+    rule: str,
+    amount: int,
+    cause: Cid,
+    why: str,
+    totals: dict[bytes, int],
 ) -> None:
     totals[key] = min(totals[key] + amount, 40 * ONE)
     make.insert("ledger", node=node_name(key), round=epoch + 4, rule=rule, amount=amount, total=totals[key],

@@ -36,9 +36,11 @@ def cost(home: Path, make: Callable[[Db], Page]) -> tuple[int, float, float]:
     return count, len(html) / 1024, len(gzip.compress(to_json(page).encode(), 6)) / 1024
 
 
-def deepest(db: Db) -> str:
+def deepest(home: Path) -> str:
     """The record with the longest lineage."""
+    db = Db(home)
     row = db.connection.execute("SELECT cid FROM experiment ORDER BY depth DESC LIMIT 1").fetchone()
+    db.close()
     return str(row[0])
 
 
@@ -50,7 +52,11 @@ BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "records, deep": (lambda db: pages.records(db, kind="all", before="500"), 5_000, 10),
     "records of a kind": (lambda db: pages.records(db, kind="seal", before="60000"), 5_000, 10),
     "records, verdict": (lambda db: pages.records(db, verdict="refuted"), 5_000, 10),
-    "records, three filters": (lambda db: pages.records(db, verdict="refuted", outcome="kept", task="nano"), 60_000, 10),
+    "records, three filters": (
+        lambda db: pages.records(db, verdict="refuted", outcome="kept", task="nano"),
+        60_000,
+        10,
+    ),
     "search": (lambda db: pages.records(db, q="beta2"), 100_000, 10),
     "search, two words": (lambda db: pages.records(db, q="muon matrices"), 100_000, 10),
     "search, nothing": (lambda db: pages.records(db, q="zzzz qqqq"), 100_000, 10),
@@ -85,14 +91,17 @@ def test_a_record_with_260_ancestors(homes: Callable[[str], Path], tmp_path: Pat
     task = make.task(me, "nano", 10**9)
     base = None
     for depth in range(300):
-        base = str(make.experiment(me, depth, task, "CPU_X86_64", base=base, depth=depth, title=f"step {depth}"))
+        base = str(
+            make.experiment(me, depth, task, "CPU_X86_64", base=base, depth=depth, title=f"step {depth}")
+        )
     home = make.commit()
     steps, html, json_ = cost(home, lambda db: pages.record(db, str(base)))
     print(f"record: {steps} steps, {html:.1f} KiB HTML, {json_:.1f} KiB JSON")
     assert steps <= 50_000
     assert html <= 20
     assert json_ <= 30  # mostly 260 ids, which do not compress
-    steps, html, _ = cost(homes("big"), lambda db: pages.record(db, deepest(db)))
+    cid = deepest(homes("big"))
+    steps, html, _ = cost(homes("big"), lambda db: pages.record(db, cid))
     assert steps <= 50_000
     assert html <= 20
 
@@ -111,7 +120,13 @@ def test_no_query_scans_without_a_reason() -> None:
     for name, sql in QUERIES.items():
         params = dict.fromkeys(re.findall(r":([a-z_]+)", sql))
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", params)]
-        bad = [line for line in plan if (line.startswith("SCAN") and "CONSTANT" not in line) or "TEMP B-TREE" in line or "AUTOMATIC" in line]
+        bad = [
+            line
+            for line in plan
+            if (line.startswith("SCAN") and "CONSTANT" not in line)
+            or "TEMP B-TREE" in line
+            or "AUTOMATIC" in line
+        ]
         assert not bad or name in ALLOWED, (name, plan)
         assert not any("TEMP B-TREE" in line or "AUTOMATIC" in line for line in bad), (name, plan)
     assert set(ALLOWED) <= set(QUERIES)
@@ -122,4 +137,6 @@ def test_every_sql_statement_is_a_named_query() -> None:
     folder = Path(render.__file__).parent
     for path in folder.rglob("*.py"):
         if path.name not in {"queries.py"}:
-            assert not re.search(r"\bSELECT\b.+\bFROM (?!sqlite_master)", path.read_text(encoding="utf-8")), path
+            assert not re.search(r"\bSELECT\b.+\bFROM (?!sqlite_master)", path.read_text(encoding="utf-8")), (
+                path
+            )

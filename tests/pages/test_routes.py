@@ -88,7 +88,12 @@ def ids(home: Path) -> list[str]:
     db = sqlite3.connect(home / "views.sqlite")
     try:
         cids = [row[0] for row in db.execute("SELECT max(cid) FROM record GROUP BY kind")]
-        cids += [row[0] for row in db.execute("SELECT max(cid) FROM experiment GROUP BY stage, verdict, outcome, frontier")]
+        cids += [
+            row[0]
+            for row in db.execute(
+                "SELECT max(cid) FROM experiment GROUP BY stage, verdict, outcome, frontier"
+            )
+        ]
         if home.name == "hostile":
             cids = [row[0] for row in db.execute("SELECT cid FROM record")]
         nodes = [row[0] for row in db.execute("SELECT name FROM node LIMIT 3")]
@@ -136,7 +141,14 @@ def test_hostile_text_stays_text(client: Callable[[str], Client]) -> None:
 
 def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
     ask = client("one")
-    for path in ("/record/..%2f..%2fetc", "/record/b", "/record/%00", "/node/x", "/record/" + "b" + "a" * 58, "/nothing"):
+    for path in (
+        "/record/..%2f..%2fetc",
+        "/record/b",
+        "/record/%00",
+        "/node/x",
+        "/record/" + "b" + "a" * 58,
+        "/nothing",
+    ):
         answer = ask.get(path)
         assert answer.status_code == 404, path
         check_html(answer.text)
@@ -155,9 +167,13 @@ def test_impossible_requests_are_refused(path: str, client: Callable[[str], Clie
     assert client("one").get(path).status_code in {400, 404}
 
 
-@pytest.mark.parametrize("words", ['"', "AND", "a OR", "NEAR(", "*", "title:", "-", "^x", "a" * 5000, "\x00", "(" * 50, "ünï"])
+@pytest.mark.parametrize(
+    "words", ['"', "AND", "a OR", "NEAR(", "*", "title:", "-", "^x", "a" * 5000, "\x00", "(" * 50, "ünï"]
+)
 def test_any_words_can_be_searched(words: str, client: Callable[[str], Client]) -> None:
-    answer = client("hostile").get(f"/records?q={words[:200]}" if words.isascii() and words.isprintable() else "/records?q=%00%C3%BC")
+    answer = client("hostile").get(
+        f"/records?q={words[:200]}" if words.isascii() and words.isprintable() else "/records?q=%00%C3%BC"
+    )
     assert answer.status_code == 200
 
 
@@ -181,7 +197,10 @@ def test_pages_go_on_by_key_to_the_end(client: Callable[[str], Client]) -> None:
 def test_filters_together_find_what_a_scan_finds(client: Callable[[str], Client]) -> None:
     ask = client("mesh")
     db = sqlite3.connect(ask.home / "views.sqlite")
-    want = {row[0] for row in db.execute("SELECT cid FROM experiment WHERE verdict='refuted' AND outcome='discarded'")}
+    want = {
+        row[0]
+        for row in db.execute("SELECT cid FROM experiment WHERE verdict='refuted' AND outcome='discarded'")
+    }
     db.close()
     got: set[str] = set()
     before = ""
@@ -231,7 +250,9 @@ def test_damaged_views_give_a_clear_error(tmp_path: Path) -> None:
     assert answer.status_code == 503
     assert "borg rebuild" in answer.json()["detail"]
     (tmp_path / "views.sqlite").unlink()
-    sqlite3.connect(tmp_path / "views.sqlite").executescript("CREATE TABLE meta(key,value)").connection.close()
+    sqlite3.connect(tmp_path / "views.sqlite").executescript(
+        "CREATE TABLE meta(key,value)"
+    ).connection.close()
     assert Client(tmp_path).get("/").status_code == 503
 
 
