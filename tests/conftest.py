@@ -27,8 +27,9 @@ def rng(seed: int) -> random.Random:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip browser tests where there is no browser, except where one is demanded: there they fail."""
-    if os.environ.get("SPORE_BORG_REQUIRE_BROWSER") or any(shutil.which(name) for name in BROWSERS):
+    there = any(shutil.which(name) for name in BROWSERS) and shutil.which("chromedriver")
+    if there or os.environ.get("SPORE_BORG_REQUIRE_BROWSER"):
         return
     for item in items:
         if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.skip(reason="needs Chromium"))
+            item.add_marker(pytest.mark.skip(reason="needs Chromium and chromedriver"))
