@@ -6,6 +6,7 @@ Torch is imported only when one of them is called; `harness_digest` needs none.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -45,7 +46,7 @@ def curve(losses: Sequence[float]) -> list[int]:
     """At most CURVE_POINTS_MAX means of equal stretches of the training loss, in micro-nats."""
     points = min(CURVE_POINTS_MAX, len(losses))
     edges = [index * len(losses) // points for index in range(points + 1)] if points else []
-    stretches = [losses[low:high] for low, high in zip(edges, edges[1:], strict=False)]
+    stretches = [losses[low:high] for low, high in itertools.pairwise(edges)]
     return [round(sum(stretch) / len(stretch) * 1e6) for stretch in stretches]
 
 

@@ -158,16 +158,16 @@ def _baseline(**changes: Value) -> Recipe:
         "depth": 3, "width": 64, "heads": 2, "mlp_ratio": 4_000_000, "act": "relu2", "norm": "rmsnorm",
         "pos": "rope", "rope_base": 10_000, "qk_norm": True, "value_embed": False, "emb_norm": True,
         "x0_skip": False, "tie": False, "zero_init_proj": True, "softcap": 15_000_000, "init_std": 50_000,
-        "emb_init_std": 300_000, "opt": "adamw", "lr": 3_000, "emb_lr_mult": 1_000_000,
+        "emb_init_std": 300_000, "opt": "adamw", "lr": 4_000, "emb_lr_mult": 1_000_000,
         "head_lr_mult": 1_000_000, "muon_lr": 20_000, "muon_momentum": 950_000, "beta1": 900_000,
         "beta2": 950_000, "wd": 100_000, "clip": 1_000_000, "warmup": 50_000, "warmdown": 500_000,
-        "final_lr": 50_000, "sched": "linear", "batch": 16, "seq": 64, "zloss": 0,
+        "final_lr": 50_000, "sched": "linear", "batch": 8, "seq": 64, "zloss": 0,
     }  # fmt: skip
     return {**start, **changes}
 
 
 BASELINE_NANO: Recipe = _baseline()
-BASELINE_PICO: Recipe = _baseline(depth=2, width=48, batch=8)
+BASELINE_PICO: Recipe = _baseline(depth=2, width=48, batch=4)
 BASELINE_MICRO: Recipe = _baseline(depth=4, width=96, heads=3)
 
 

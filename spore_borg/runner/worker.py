@@ -56,8 +56,14 @@ class Channel:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        while line := sys.stdin.buffer.readline(LINE_BYTES_MAX):
-            self.requests.put(line)
+        # Not sys.stdin: a thread inside its buffer would abort the interpreter's own exit.
+        rest = b""
+        while chunk := os.read(0, 65_536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.requests.put(line)
+            if len(rest) > LINE_BYTES_MAX:
+                break
         self.closed.set()
         self.requests.put(None)
         time.sleep(EXIT_GRACE_S)
