@@ -2,8 +2,8 @@
 
 Keys are text in length-first order, integers are the shortest, links are tag 42, nothing is of
 indefinite length. What a record means decides what the whole mesh agrees on, so the reader below knows
-these few types and nothing else: a general CBOR library also knows shared references, big numbers and
-regular expressions, with which 55 KB of input can ask for 400 MB.
+these few types and nothing else. A general CBOR library also knows shared references, big numbers and
+regular expressions: 40 000 bytes of text and 5 000 references to it are 55 KB, and 200 MB written out.
 Source: IPLD DAG-CBOR; RFC 8949 §4.2; spec/10-records.md.
 """
 

@@ -62,8 +62,18 @@ class Record:
         return self.cid if self.mesh is None else self.mesh
 
 
-def _signed_bytes(unsigned: dict[str, Any]) -> bytes:
-    return _DOMAIN + hashlib.sha256(encode(unsigned)).digest()
+def _message(unsigned: bytes) -> bytes:
+    """What is signed: the domain and the hash of the canonical bytes without ``sig``."""
+    return _DOMAIN + hashlib.sha256(unsigned).digest()
+
+
+def _without_sig(raw: bytes, sig: bytes) -> bytes:
+    """The canonical bytes of the other nine fields, cut out instead of encoded again.
+
+    In canonical order only v and seq stand before sig, 17 bytes at most, so its first occurrence is it.
+    """
+    before, _, after = raw.partition(b"\x63sig\x58\x40" + sig)
+    return b"\xa9" + before[1:] + after
 
 
 def sign(
@@ -81,7 +91,7 @@ def sign(
         "v": VERSION, "kind": body.KIND, "mesh": mesh, "author": key.public, "seq": seq, "prev": prev,
         "epoch": epoch, "parents": sorted(set(parents)), "body": body.to_map(),
     }  # fmt: skip
-    return parse(encode({**unsigned, "sig": key.sign(_signed_bytes(unsigned))}))
+    return parse(encode({**unsigned, "sig": key.sign(_message(encode(unsigned)))}))
 
 
 def parse(raw: bytes, *, trusted: bool = False) -> Record:
@@ -100,11 +110,11 @@ def parse(raw: bytes, *, trusted: bool = False) -> Record:
     if type(value) is not dict or value.keys() != _FIELDS:
         raise Refused("bad-envelope", "the fields of an envelope are " + ", ".join(sorted(_FIELDS)))
     _check_envelope(value)
-    sig = value.pop("sig")
+    sig = value["sig"]
     if not trusted:
         if not keys.usable(value["author"]):
             raise Refused("bad-key")
-        if not keys.verify(value["author"], _signed_bytes(value), sig):
+        if not keys.verify(value["author"], _message(_without_sig(raw, sig)), sig):
             raise Refused("bad-signature")
     body = bodies.KINDS[value["kind"]].from_map(value["body"])
     return Record(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spore_borg.limits import RECORD_SIZE_BYTES_MAX
-from spore_borg.records import admit, bodies, canonical, envelope
+from spore_borg.records import admit, bodies, canonical, envelope, keys
 from spore_borg.records.cid import DAG_CBOR, Cid
 from spore_borg.records.reasons import REASONS, Missing, Refused
 from tests import strategies as our
@@ -101,6 +101,10 @@ def test_every_valid_body_is_signed_parsed_and_read_back(kind: str) -> None:
         assert again == record
         assert envelope.parse(record.raw, trusted=True) == record
         assert again.cid == Cid.of(record.raw)
+        fields = canonical.decode(record.raw)
+        unsigned = canonical.encode({name: fields[name] for name in fields if name != "sig"})
+        message = b"spore-borg/record/1\0" + hashlib.sha256(unsigned).digest()
+        assert keys.verify(record.author, message, record.sig)
         assert again.cid.digest == hashlib.sha256(record.raw).digest()
         assert list(again.parents) == sorted(set(again.parents))
         assert type(again.body).from_map(again.body.to_map()) == again.body

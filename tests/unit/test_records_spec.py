@@ -109,7 +109,7 @@ def test_links_between_chapters_lead_somewhere() -> None:
 def test_the_signed_bytes_are_the_records_without_its_signature_as_chapter_10_says() -> None:
     key = keys.SigningKey(bytes(32))
     link = Cid.of(b"something")
-    for seq in (1, 23, 24, 255, 256, 65_536, 1 << 40):
+    for seq in (1, 23, 24, 255, 256, 65_536, 0x63736967, 0x6373696758, 1 << 40):
         body = bodies.Announce(target=link)
         record = envelope.sign(key, body, mesh=link, seq=seq, prev=link, epoch=1, parents=(link,))
         mark = b"\x63sig\x58\x40" + record.sig
