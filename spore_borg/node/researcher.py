@@ -24,6 +24,7 @@ from spore_borg.policies.proposer import Situation, propose
 from spore_borg.records.bodies import Intent, Task
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
+from spore_borg.runner.errors import WorkerRefused, WorkerTimedOut
 from spore_borg.views.draw import run_seed
 from spore_borg.views.frontier import Frontier, show
 from spore_borg.views.reduce import View
@@ -120,7 +121,12 @@ class Researcher:
     def trials(self, view: View, task_cid: Cid) -> list[Trial]:
         """Everyone's runs of the task in this node's class, and this node's own unverified ones."""
         found = []
-        for record in view.dag.records:
+        metrics = {
+            r.cid: r.body.metric
+            for r in self.hub.records
+            if r.kind == "experiment" and r.body.metric is not None
+        }
+        for record in self.hub.records:  # also those that the view has not folded yet
             if (
                 record.kind != "experiment"
                 or record.body.task != task_cid
@@ -131,10 +137,9 @@ class Researcher:
             accepted = claim is not None and claim.verdict in ("accepted", "solo")
             if claim is not None and claim.verdict == "refuted":
                 continue
-            base = (
-                view.body_of(body.bases[0]).metric if body.bases and body.bases[0] in view.dag.index else None
-            )
-            gain = base - body.metric if base is not None and body.metric is not None else None
+            gain = None
+            if body.metric is not None and body.bases and body.bases[0] in metrics:
+                gain = metrics[body.bases[0]] - body.metric
             found.append(
                 Trial(
                     cid=record.cid,
@@ -176,8 +181,15 @@ class Researcher:
             "out_dir": str(out),
         }
         limit_s = 40 * int(task.spec.get("cpu_s_max", 600))
-        answer = await self.worker.call("train", job, on_progress=report, timeout_s=limit_s)
-        self.progress(None)
+        try:
+            answer = await self.worker.call("train", job, on_progress=report, timeout_s=limit_s)
+        except (
+            WorkerRefused,
+            WorkerTimedOut,
+        ) as error:  # a recipe that this task does not allow is a result too
+            answer = {"status": "crashed", "error": str(error.fields.get("detail", error))}
+        finally:
+            self.progress(None)
         self.publish(task_cid, task, proposal, bases, seed_epoch, seed, answer)
         shutil.rmtree(out, ignore_errors=True)
 

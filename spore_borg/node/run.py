@@ -37,7 +37,7 @@ from workspace.tasks import spec
 LOG_BYTES_MAX = 4 << 20
 HELLO_TIMEOUT_S = 300.0
 DATASET_TIMEOUT_S = 1_800.0
-BLOB_TIMEOUT_S = 120.0
+BLOB_TIMEOUT_S = 20.0  # without any progress
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -239,13 +239,10 @@ class Node:
         hub = self.hub
         hub.event("preparing", f"builds the dataset of task {name}")
         out = self.home.work / "dataset.safetensors"
-        answer = await worker.call("dataset", {"task": name, "out": str(out)}, timeout_s=DATASET_TIMEOUT_S)
+        answer = await worker.call("dataset", {"out": str(out)}, timeout_s=DATASET_TIMEOUT_S)
         data = hub.blobs.put_file(answer["path"], move=True)
-        hub.write(task_body(answer["task"], data, bytes.fromhex(harness)))
-        hub.event(
-            "task",
-            f"task {name}: {answer['train_tokens']} training tokens, {answer['val_bytes']} bytes to predict",
-        )
+        hub.write(task_body(spec(name, val_bytes=answer["val_bytes"][name]), data, bytes.fromhex(harness)))
+        hub.event("task", f"task {name}: {answer['train_tokens']} training tokens")
 
     async def _keep_ticket(self) -> None:
         """Always have a ticket to show that nobody has used yet."""

@@ -29,8 +29,15 @@ from spore_borg.views.verdicts import Claim
 Fetch = Callable[[Cid], Awaitable[Path]]
 
 PROBE_TIMEOUT_S = 600.0  # of one evaluation or replay; a run that is silent for longer is given up
+UNDER_WAY_MAX = 6  # duties at once; most of them wait for a blob or for the worker
 RETRY_S = 20.0  # a duty that failed is tried again after this long
 ZERO = bytes(32)
+
+
+async def _first(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    """Wait, then end the others that wait in the same scope."""
+    await wait()
+    scope.cancel()
 
 
 class Verifier:
@@ -47,30 +54,46 @@ class Verifier:
         self.runs = Drawer(hub.home.work / "runs")
         self._done: set[tuple[str, Cid, object]] = set()
         self._later: dict[tuple[str, Cid, object], float] = {}
+        self._under_way: set[tuple[str, Cid, object]] = set()
+        self._ended = trio.Event()
 
     async def run(self) -> None:
-        """Do what is due, most urgent first; wait for the next view when nothing is."""
-        while True:
-            duty = self._next()
-            if duty is None:
+        """Do what is due, most urgent first, a few at a time; wait for the next view when nothing is.
+
+        A duty that waits for a silent peer does not hold up the others; the worker takes one job at a time.
+        """
+        async with trio.open_nursery() as nursery:
+            while True:
+                duty = self._next() if len(self._under_way) < UNDER_WAY_MAX else None
+                if duty is not None:
+                    self._under_way.add(self._key(duty))
+                    nursery.start_soon(self._one, duty)
+                    continue
+                self._ended = trio.Event()
                 with trio.move_on_after(RETRY_S):
-                    await self.hub.changed()
-                continue
-            key = self._key(duty)
-            try:
-                await self._perform(duty)
-                self._done.add(key)
-            except BorgError as error:
-                self._later[key] = time.monotonic() + RETRY_S
-                self.hub.event("delayed", f"{duty.what} of {str(duty.experiment)[-8:]} is put off: {error}")
-            finally:
+                    async with trio.open_nursery() as either:
+                        either.start_soon(_first, self.hub.changed, either.cancel_scope)
+                        either.start_soon(_first, self._ended.wait, either.cancel_scope)
+
+    async def _one(self, duty: Duty) -> None:
+        key = self._key(duty)
+        try:
+            await self._perform(duty)
+            self._done.add(key)
+        except BorgError as error:
+            self._later[key] = time.monotonic() + RETRY_S
+            self.hub.event("delayed", f"{duty.what} of {str(duty.experiment)[-8:]} is put off: {error}")
+        finally:
+            self._under_way.discard(key)
+            self._ended.set()
+            if not self._under_way:
                 self.busy(None)
 
     def _next(self) -> Duty | None:
         now = time.monotonic()
         for duty in duties(self.hub.view, self.hub.me):
             key = self._key(duty)
-            if key not in self._done and self._later.get(key, 0.0) <= now:
+            if key not in self._done and key not in self._under_way and self._later.get(key, 0.0) <= now:
                 return duty
         return None
 

@@ -18,6 +18,15 @@ from spore_borg.views.draw import Probe
 from spore_borg.views.verdicts import Claim, Evidence
 
 
+WHY_BYTES, ERROR_BYTES = 280, 500  # as in records.bodies.Experiment
+
+
+def clip(text: str, size_bytes: int) -> str:
+    """The text, cut to at most this many UTF-8 bytes, an ellipsis where something was cut."""
+    raw = text.encode(errors="replace")
+    return raw.decode() if len(raw) <= size_bytes else raw[: size_bytes - 3].decode(errors="ignore") + "…"
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What the harness computed in one run, and what stays secret until it is opened.
@@ -59,7 +68,7 @@ def claim_body(
     """The claim of a run that ended well."""
     root = merkle.loss_root(run.loss_secret, list(run.losses))
     return Experiment(
-        task=task_cid, bases=facts.bases, recipe=facts.recipe, operator=facts.operator, why=facts.why,
+        task=task_cid, bases=facts.bases, recipe=facts.recipe, operator=facts.operator, why=clip(facts.why, WHY_BYTES),
         seed_epoch=facts.seed_epoch, family=facts.family, fingerprint=facts.fingerprint, outcome=outcome, error="",
         metric=root.total // task.val_bytes, loss_root=root.digest, loss_sum=root.total,
         state_root=merkle.state_root(run.state_secret, list(run.digests)), states=tuple(states), weights=weights,
@@ -71,9 +80,9 @@ def claim_body(
 def crash_body(task_cid: Cid, facts: Facts, error: str) -> Experiment:
     """The record of a run that crashed: nothing to verify, something to learn."""
     return Experiment(
-        task=task_cid, bases=facts.bases, recipe=facts.recipe, operator=facts.operator, why=facts.why,
+        task=task_cid, bases=facts.bases, recipe=facts.recipe, operator=facts.operator, why=clip(facts.why, WHY_BYTES),
         seed_epoch=facts.seed_epoch, family=facts.family, fingerprint=facts.fingerprint, outcome="crashed",
-        error=error.encode()[:500].decode(errors="ignore"), metric=None, loss_root=None, loss_sum=None,
+        error=clip(error, ERROR_BYTES), metric=None, loss_root=None, loss_sum=None,
         state_root=None, states=(), weights=None, params=None, params_count=facts.params_count, steps=facts.steps,
         flops=facts.flops, cpu_ms=facts.cpu_ms, curve=facts.curve,
     )  # fmt: skip
