@@ -281,7 +281,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:  # noqa: PLR2004 - not found
+    if error.status_code == 404:
         return problem(request, 404, "Not found", "There is no such page. /api lists those that there are.")
     return problem(request, error.status_code, "Error", error.detail)
 

@@ -67,6 +67,10 @@ class Db:
         self.fresh = not (home / "views.sqlite").exists()  # no node has written views here yet
         self._views = _empty() if self.fresh else self._open(home / "views.sqlite")
         self._log: sqlite3.Connection | None = None
+        stat = None if self.fresh else (home / "views.sqlite").stat()
+        self.identity = (
+            None if stat is None else (stat.st_dev, stat.st_ino)
+        )  # another file is another history
 
     def _open(self, path: Path) -> sqlite3.Connection:
         try:

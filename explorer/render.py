@@ -35,9 +35,7 @@ def query(path: str, **params: object) -> str:
 def pretty(value: object) -> str:
     """JSON for reading; direction-changing characters stay escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=1)
-    return "".join(
-        c if c == "\n" or not show.plain(c) == "" or c == " " else f"\\u{ord(c):04x}" for c in text
-    )
+    return "".join(c if c == "\n" or show.plain(c) != "" or c == " " else f"\\u{ord(c):04x}" for c in text)
 
 
 def hexdump(text: str) -> str:
@@ -46,7 +44,7 @@ def hexdump(text: str) -> str:
     rows = []
     for at in range(0, len(raw), 16):
         part = raw[at : at + 16]
-        ascii_ = "".join(chr(b) if 32 <= b < 127 else "." for b in part)  # noqa: PLR2004 - printable ASCII
+        ascii_ = "".join(chr(b) if 32 <= b < 127 else "." for b in part)
         rows.append(f"{at:04x}  {part.hex(' '):<47}  {ascii_}")
     return "\n".join(rows)
 
@@ -62,7 +60,7 @@ def changed(items: object, limit: int = 4) -> str:
         return ""
     parts = []
     for item in items:
-        if isinstance(item, list | tuple) and len(item) == 3:  # noqa: PLR2004 - field, before, after
+        if isinstance(item, list | tuple) and len(item) == 3:
             name = show.plain(str(item[0]), 40)
             parts.append(f"{name} {show.recipe_value(name, item[1])} → {show.recipe_value(name, item[2])}")
     more = len(parts) - limit
@@ -72,6 +70,29 @@ def changed(items: object, limit: int = 4) -> str:
 def progress(run: Running) -> int:
     """Whole per cent done."""
     return min(100, run.step * 100 // run.steps) if run.steps > 0 else 0
+
+
+def whole(value: object) -> str:
+    """An integer, or the digits of one, with thousands marked; any other text as it is."""
+    text = str(value) if isinstance(value, int) else value
+    if not isinstance(text, str) or not text:
+        return show.NONE
+    digits = text.removeprefix("-")
+    return (
+        show.count(int(text))
+        if digits.isascii() and digits.isdigit() and len(digits) < 19
+        else show.plain(text, 24)
+    )
+
+
+def rows_of(detail: dict[str, object], name: str, width: int) -> list[list[object]]:
+    """The rows of one table inside opened evidence; rows of another shape are left out."""
+    found = detail.get(name)
+    return (
+        [row for row in found if isinstance(row, list) and len(row) == width]
+        if isinstance(found, list)
+        else []
+    )
 
 
 def lower_is_better(direction: str) -> bool:
@@ -135,11 +156,14 @@ def environment() -> Environment:
         "plain",
     ):
         env.filters[name] = getattr(show, name)
-    env.filters.update(status=status, pretty=pretty, hexdump=hexdump, sigmas=sigmas, changed=changed)
+    env.filters.update(
+        whole=whole, status=status, pretty=pretty, hexdump=hexdump, sigmas=sigmas, changed=changed
+    )
     env.globals.update(
         query=query,
         recipe_value=show.recipe_value,
         progress=progress,
+        rows_of=rows_of,
         drawing=lambda plot, direction: svg.drawing(plot, lower_is_better(direction)),
         curve=svg.curve,
         lower_is_better=lower_is_better,

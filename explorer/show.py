@@ -106,13 +106,13 @@ def is_node(text: str) -> bool:
     return NODE_RE.fullmatch(text) is not None
 
 
-def _recipe_show() -> Callable[[str, object], str] | None:
+def _recipe_show() -> Callable[[str, int | bool | str], str] | None:
     """The recipe module's own way to show a field, if this installation has it."""
     try:
-        from workspace.recipe import show as found  # noqa: PLC0415 - optional, and only needed for recipes
-    except ImportError:
+        from workspace.recipe import show as found
+    except ImportError:  # an installation that only reads
         return None
-    return found  # type: ignore[no-any-return,unused-ignore]
+    return found
 
 
 def recipe_value(field: str, value: object) -> str:
@@ -120,7 +120,7 @@ def recipe_value(field: str, value: object) -> str:
     if value is None:
         return NONE
     shower = _recipe_show()
-    if shower is not None:
+    if shower is not None and isinstance(value, int | str):
         try:
             return plain(str(shower(field, value)))
         except (KeyError, ValueError, TypeError, ArithmeticError):

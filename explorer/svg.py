@@ -207,7 +207,7 @@ class Curve:
 
 def curve(values: tuple[int, ...], steps: int) -> Curve | None:
     """Lay out a loss curve of micro-nats over training steps; None for fewer than two points."""
-    if len(values) < 2:  # noqa: PLR2004 - a line needs two
+    if len(values) < 2:
         return None
     left, right, top, bottom = 48, CURVE_WIDTH - 10, 8, CURVE_HEIGHT - 24
     low, high = min(values), max(values)

@@ -36,6 +36,7 @@ class Frame:
     round: int | None
     round_settled: int | None
     epoch: int | None
+    epoch_ms: int | None  # length of an epoch
     digest: str
     records: int
     waiting: int

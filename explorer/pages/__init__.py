@@ -1,6 +1,6 @@
 """One function per page: ``page(db, …) -> …Page``. None of them needs a web server; ``borg … --json`` uses them too."""
 
-from explorer.pages.about import ApiPage, AboutPage, about, api
+from explorer.pages.about import AboutPage, ApiPage, about, api
 from explorer.pages.frontier import FrontierPage, frontier
 from explorer.pages.node import NodePage, node
 from explorer.pages.overview import OverviewPage, overview

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from email.message import Message
 from importlib import metadata
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from explorer.db import Db
 from explorer.pages.common import frame, live_values
 from explorer.values import Page
 
+_SHOWN = ("address", "mode", "pid", "explorer")  # never the ticket: whoever reads it may join by it
 _PARTS = ("starlette", "uvicorn", "jinja2", "cbor2", "pynacl", "torch", "safetensors", "crdt-merge")
 
 
@@ -95,7 +97,7 @@ ROUTES: tuple[Route, ...] = (
 
 def _part(name: str) -> Part | None:
     try:
-        found = metadata.metadata(name)
+        found: Message = metadata.metadata(name)  # type: ignore[assignment]
     except metadata.PackageNotFoundError:
         return None
     licence = found.get("License-Expression") or found.get("License") or ""
@@ -113,11 +115,12 @@ def about(db: Db) -> AboutPage:
     except metadata.PackageNotFoundError:
         version = "not installed"
     live = live_values(db).get("node")
+    said = live if isinstance(live, dict) else {}
     return AboutPage(
         frame=frame(db),
         version=version,
         python=sys.version.split()[0],
-        node=live if isinstance(live, dict) else {},
+        node={key: said[key] for key in _SHOWN if said.get(key) is not None},
         parts=tuple(part for part in map(_part, _PARTS) if part is not None),
     )
 

@@ -91,17 +91,3 @@ def signed(db: Db, cid: str) -> Signed | None:
         decoded=decoded,
         links=tuple(links),
     )
-
-
-def epoch_length_ms(db: Db, mesh: str) -> int | None:
-    """How long an epoch of this mesh is, from its genesis; None if that is not here."""
-    found = raw_of(db, mesh) if mesh else None
-    if found is None:
-        return None
-    try:
-        value = decode(found[0])
-    except Refused:
-        return None
-    body = value.get("body") if isinstance(value, dict) else None
-    length = body.get("epoch_ms") if isinstance(body, dict) else None
-    return length if isinstance(length, int) and length > 0 else None

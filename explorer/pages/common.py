@@ -74,8 +74,8 @@ def _agreement(db: Db, settled: int | None, digest: str) -> Agreement | None:
     if not reporting:
         return None
     chosen = max(reporting, key=lambda r: (reporting[r], r))
-    row = db.one("round", round=chosen)
-    ours = row["digest"] if row is not None and row["digest"] else (digest if chosen == settled else "")
+    found = db.one("round", round=chosen)
+    ours = found["digest"] if found is not None and found["digest"] else (digest if chosen == settled else "")
     if not ours:
         return None
     same = sum(g["nodes"] for g in groups if g["digest_round"] == chosen and g["digest"] == ours)
@@ -100,6 +100,7 @@ def frame(db: Db) -> Frame:
         round=number(meta.get("round")),
         round_settled=settled,
         epoch=number(meta.get("epoch_latest")),
+        epoch_ms=number(meta.get("epoch_ms")),
         digest=meta.get("digest", ""),
         records=db.all("record_count")[0]["n"] if counted is None else counted,
         waiting=db.all("waiting_count")[0]["n"],
@@ -192,7 +193,7 @@ def running(live: dict[str, object]) -> Running | None:
     run = live.get("run")
     if not isinstance(run, dict) or not run:
         return None
-    change = run.get("change", run.get("recipe_change", ""))
+    change = run.get("change", run.get("what", ""))
     loss, eta = run.get("loss"), run.get("eta_s")
     return Running(
         task=str(run.get("task") or ""),
@@ -212,5 +213,5 @@ def changed_text(changed: object) -> str:
     """``[[field, before, after], …]`` as one line without values' scales."""
     if not isinstance(changed, list):
         return ""
-    parts = [f"{c[0]} {c[1]}→{c[2]}" for c in changed if isinstance(c, list) and len(c) == 3]  # noqa: PLR2004
+    parts = [f"{c[0]} {c[1]}→{c[2]}" for c in changed if isinstance(c, list) and len(c) == 3]
     return ", ".join(parts)

@@ -17,7 +17,6 @@ from explorer.pages.common import (
     running,
     task_briefs,
 )
-from explorer.pages.body import epoch_length_ms
 from explorer.pages.plot import AXES, Plot, plot
 from explorer.values import Page, RecordRow
 from spore_borg.errors import NotFound, UsageError
@@ -91,7 +90,7 @@ def _change(drawn: Plot, since: int | None, lower: bool) -> tuple[int | None, st
     """How much better the best is than after round ``since``; without one, than the first step."""
     old = [s for s in drawn.steps if since is not None and s.round <= since]
     word = "day" if old else "first"
-    if len(drawn.steps) < 2 and not old:  # noqa: PLR2004 - one step has nothing to be compared with
+    if len(drawn.steps) < 2 and not old:
         return None, word
     change = (old[-1] if old else drawn.steps[0]).metric - drawn.steps[-1].metric
     return change if lower else -change, word
@@ -122,14 +121,13 @@ def overview(
         raise NotFound(what="hardware class", name=hardware_class[:TEXT_MAX], hint=hint)
     if hardware_class is None and tabs:
         hardware_class = next((tab.name for tab in tabs if tab.best is not None), tabs[0].name)
-    drawn = plot(db, chosen, hardware_class, axis) if chosen and hardware_class else None
+    drawn = plot(db, chosen, hardware_class, axis, at.version) if chosen and hardware_class else None
     last = drawn.steps[-1] if drawn and drawn.steps else None
     lower = chosen is None or not chosen.direction.startswith(("max", "higher"))
     seqs = [row["seq"] for row in db.all("window_experiments", before=LAST, window=NEWEST)]
     if not seqs:
         seqs = [row["seq"] for row in db.all("window_records", before=LAST, window=NEWEST)]
-    epoch_ms = epoch_length_ms(db, at.mesh)
-    since = at.round - DAY_MS // epoch_ms if at.round is not None and epoch_ms else None
+    since = at.round - DAY_MS // at.epoch_ms if at.round is not None and at.epoch_ms else None
     change, word = _change(drawn, since, lower) if drawn and last else (None, "first")
     return OverviewPage(
         frame=at,

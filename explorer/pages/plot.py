@@ -7,15 +7,18 @@ not grow with the number of runs.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
+from threading import Lock
 
 from explorer.db import Db
 from explorer.pages.common import TaskBrief
 from explorer.values import Who
 
 RUNS_MAX = 60_000  # newest runs of one class that are drawn
+RECENT_MAX = 8  # plots kept
 COLUMNS, ROWS = 216, 72  # cells of the grid of faint dots
 HOLLOW_MAX = 40  # unverified runs drawn one by one: the best of them
 AXES = ("experiment", "time", "cost")
@@ -94,7 +97,7 @@ def steps_of(db: Db, task: str, hardware_class: str) -> list[Step]:
 def _range(steps: list[Step], metrics: list[int], sigma: int, lower: bool) -> tuple[int, int]:
     """The y range: the frontier with room for its noise band, or all runs while there is no frontier."""
     values = [s.metric for s in steps]
-    if len(values) < 2 and metrics:  # noqa: PLR2004 - one step has no extent of its own
+    if len(values) < 2 and metrics:
         ordered = sorted(metrics)
         values += [ordered[0], ordered[(len(ordered) - 1) * 9 // 10]]
     if not values:
@@ -126,8 +129,34 @@ def _positions(rows: Sequence[tuple[int, int | None, int, int, str]], axis: str,
     return list(range(offset + 1, offset + len(rows) + 1))
 
 
-def plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | None:
-    """Read and arrange one frontier plot; None if nobody has run anything in this class."""
+@dataclass(slots=True)
+class _Recent:
+    """The last few plots: the page is read again whenever the running experiment moves, its plot seldom changes."""
+
+    kept: OrderedDict[tuple[object, ...], Plot | None] = field(default_factory=OrderedDict)
+    lock: Lock = field(default_factory=Lock)
+
+
+_recent = _Recent()
+
+
+def plot(db: Db, task: TaskBrief, hardware_class: str, axis: str, version: int) -> Plot | None:
+    """One frontier plot, at most once for each version of the views; None if nobody has run anything here."""
+    key = (db.identity, version, task, hardware_class, axis)
+    with _recent.lock:
+        if key in _recent.kept:
+            _recent.kept.move_to_end(key)
+            return _recent.kept[key]
+    made = _plot(db, task, hardware_class, axis)
+    with _recent.lock:
+        _recent.kept[key] = made
+        while len(_recent.kept) > RECENT_MAX:
+            _recent.kept.popitem(last=False)
+    return made
+
+
+def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | None:
+    """Read and arrange one frontier plot."""
     found = db.all("runs", **{"task": task.cid, "class": hardware_class, "limit": RUNS_MAX})
     rows = [tuple(row) for row in reversed(found)]
     steps = steps_of(db, task.cid, hardware_class)

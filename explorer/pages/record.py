@@ -71,6 +71,7 @@ class Attested:
     commit: str | None
     reveal: str | None
     round: int | None
+    detail: dict[str, object]  # the opened evidence: blocks [block, recomputed, claimed], segments, …
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +166,7 @@ def attested(row: sqlite3.Row, fingerprint: str | None) -> Attested:
         commit=row["commit_cid"],
         reveal=row["reveal_cid"],
         round=row["round"],
+        detail=loads_dict(row["detail"]),
     )
 
 
@@ -183,7 +185,7 @@ def _relative(row: sqlite3.Row) -> Relative:
 def _changes(text: str) -> tuple[Change, ...]:
     out = []
     for item in loads_list(text):
-        if isinstance(item, list) and len(item) == 3:  # noqa: PLR2004 - field, before, after
+        if isinstance(item, list) and len(item) == 3:
             out.append(Change(field=str(item[0]), before=item[1], after=item[2]))
     return tuple(out)
 

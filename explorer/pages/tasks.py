@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from explorer.db import Db
-from explorer.pages.common import frame, loads_dict
+from explorer.pages.common import TaskBrief, frame, loads_dict
 from explorer.pages.overview import ClassTab, class_tabs
-from explorer.pages.common import TaskBrief
 from explorer.values import Page
 
 

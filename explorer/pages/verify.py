@@ -134,11 +134,12 @@ def verify(db: Db, *, after: str | None = None) -> VerifyPage:
     more = len(rows) > PAGE_ROWS
     waiting = tuple(_waiting(row) for row in rows[:PAGE_ROWS])
     run = live_values(db).get("verify")
+    busy = run if isinstance(run, dict) and run.get("what", True) else {}
     return VerifyPage(
         frame=frame(db),
         waiting=waiting,
         after=f"{waiting[-1].priority}.{waiting[-1].claim}" if more else None,
         first=not after,
-        running=run if isinstance(run, dict) else {},
+        running={key: value for key, value in busy.items() if key != "waiting"},
         judged=judged(db),
     )

@@ -46,7 +46,7 @@ function live() {
     for (const t of topics) source.addEventListener(t, e => {
       if (t === "view" && e.lastEventId === last) return;
       if (t === "view") last = e.lastEventId;
-      dirty.add(t); timer ||= setTimeout(refresh, 400);
+      dirty.add(t); timer ||= setTimeout(refresh, t === "view" ? 400 : 2000);
     });
     source.onopen = () => { state.textContent = "live"; };
     source.onerror = () => { state.textContent = "reconnecting…"; dirty.add("view"); };

@@ -32,7 +32,7 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(prefix="explorer-browser-", ignore_cleanup_errors=True)
         log = Path(self._profile.name) / "driver.log"
         self._log = log.open("w")
-        self._process = subprocess.Popen([DRIVER, "--port=0"], stdout=self._log, stderr=subprocess.STDOUT)  # noqa: S603
+        self._process = subprocess.Popen([DRIVER, "--port=0"], stdout=self._log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_S
         found = None
         while found is None and time.monotonic() < deadline:
@@ -51,9 +51,9 @@ class Browser:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self._base + path, data, {"content-type": "application/json"}, method=method
-        )  # noqa: S310
+        )
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - loopback
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
             with error:

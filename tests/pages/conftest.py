@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from explorer.app import make_app
 
+from explorer.app import make_app
 from tests.pages import fixtures
 
 BIG = 100_000
@@ -70,7 +70,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
 
     def start(home: Path) -> str:
         command = [sys.executable, "-m", "explorer", "--home", str(home), "--port", "0"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -88,7 +88,7 @@ class Maker:
     def insert(self, table: str, **row: object) -> None:
         """One row of the views."""
         marks = ",".join("?" * len(row))
-        self.views.execute(f"INSERT INTO {table}({','.join(row)}) VALUES({marks})", list(row.values()))  # noqa: S608
+        self.views.execute(f"INSERT INTO {table}({','.join(row)}) VALUES({marks})", list(row.values()))
 
     def meta(self, **values: object) -> None:
         """Keys of the meta table."""
@@ -383,7 +383,7 @@ def _nodes(make: Maker, keys: list[bytes], totals: dict[bytes, int], last: int, 
     trust = {key: max(0, total - ONE) for key, total in totals.items()}
     everything = sum(trust.values()) or 1
     for index, key in enumerate(keys):
-        banned = index == 11  # noqa: PLR2004 - the last one cheats
+        banned = index == 11
         profile = (
             json.dumps({"display_name": names[index], "bio": "A node in a cupboard."})
             if names[index]

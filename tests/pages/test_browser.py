@@ -53,12 +53,12 @@ def arrive(home: Path) -> str:
         for table in ("record", "experiment"):
             row = dict(
                 db.execute(f"SELECT * FROM {table} WHERE seq=(SELECT max(seq) FROM experiment)").fetchone()
-            )  # noqa: S608
+            )
             row |= {"seq": 99_999, "cid": cid}
             if table == "record":
                 row["title"] = "just arrived"
             marks = ",".join("?" * len(row))
-            db.execute(f"INSERT INTO {table}({','.join(row)}) VALUES({marks})", list(row.values()))  # noqa: S608
+            db.execute(f"INSERT INTO {table}({','.join(row)}) VALUES({marks})", list(row.values()))
         db.execute("UPDATE meta SET value='123456' WHERE key='version'")
     db.close()
     return cid

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from explorer import pages, render
 from explorer.db import Db, schema_sql
+from explorer.pages import plot
 from explorer.queries import ALLOWED, QUERIES
 from explorer.values import Page, to_json
 
@@ -27,6 +29,7 @@ def cost(home: Path, make: Callable[[Db], Page]) -> tuple[int, float, float]:
         count += STEP
         return 0
 
+    plot._recent.kept.clear()  # cold
     db.connection.set_progress_handler(tick, STEP)
     try:
         page = make(db)
@@ -81,9 +84,9 @@ def test_page_budgets(name: str, homes: Callable[[str], Path]) -> None:
 
 
 def test_a_record_with_260_ancestors(homes: Callable[[str], Path], tmp_path: Path) -> None:
-    import random  # noqa: PLC0415 - used here only
+    import random
 
-    from tests.pages.fixtures import Maker  # noqa: PLC0415
+    from tests.pages.fixtures import Maker
 
     make = Maker(tmp_path / "deep", random.Random(9))
     me = make.rng.randbytes(32)

@@ -17,9 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
 from explorer.__main__ import main as serve_main
 from explorer.live import Hub
-
 from spore_borg.limits import VIEWERS_MAX
 from tests.pages import fixtures
 from tests.pages.conftest import Client
@@ -199,7 +199,7 @@ def test_one_viewer_too_many_is_told_to_come_back(
 def test_it_stops_at_once_with_a_viewer_connected(tmp_path: Path) -> None:
     home = fixtures.one(tmp_path / "home")
     command = [sys.executable, "-m", "explorer", "--home", str(home), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     stream = Stream(process.stdout.readline().split()[1].rstrip("/").replace("localhost", "127.0.0.1"))
     started = time.monotonic()
@@ -237,7 +237,7 @@ def test_the_next_free_port_is_taken_and_said(tmp_path: Path) -> None:
             str(port),
             "--next-free",
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         line = process.stdout.readline()
         process.terminate()
