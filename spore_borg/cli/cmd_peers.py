@@ -19,15 +19,17 @@ def render(value: dict[str, Any]) -> str:
     from explorer import show
 
     return cli.table(
-        ["node", "name", "address", "direction", "latency ms>", "records behind>"],
+        ["node", "address", "direction", "role", "latency ms>", "behind>", "rejected>", "agent"],
         [
             (
                 show.short(peer.get("node")),
-                show.plain(peer.get("name"), 24),
                 show.plain(peer.get("address"), 60),
                 peer.get("direction", ""),
+                peer.get("role", ""),
                 peer.get("latency_ms", ""),
                 peer.get("behind", ""),
+                peer.get("rejected", ""),
+                show.plain(peer.get("agent"), 40),
             )
             for peer in value["peers"]
         ],
