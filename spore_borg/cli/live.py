@@ -23,6 +23,7 @@ from rich.text import Text
 
 EVENTS_SHOWN = 8
 PEERS_SHOWN = 4
+NAME_CHARACTERS = 24
 LOSS = 1_000_000  # micro-nats in a nat
 DASH = "–"
 
@@ -121,12 +122,17 @@ def _peers(peers: list[dict[str, Any]]) -> str:
     if not peers:
         return "none (invite one with the line below)"
     shown = [
-        str(peer.get("name") or "?")
+        _short(str(peer.get("name") or "?"))
         + (f" {peer['latency_ms']} ms" if peer.get("latency_ms") is not None else "")
         for peer in peers[:PEERS_SHOWN]
     ]
     more = len(peers) - len(shown)
     return f"{len(peers)}: " + ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _short(name: str) -> str:
+    """A display name as it is; of a key (52 characters) its beginning."""
+    return name if len(name) <= NAME_CHARACTERS else name[:8]
 
 
 def _trust(reputation: dict[str, Any] | None) -> str:

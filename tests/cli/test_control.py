@@ -95,7 +95,7 @@ def test_ticket_alone_on_a_line(borg: Borg, tmp_path: Path) -> None:
 
 
 def test_peers_as_a_table(borg: Borg, tmp_path: Path) -> None:
-    peer = {"node": "abcdefghijkl", "name": "ann\x1b", "address": "127.0.0.1:9", "latency_ms": 3}
+    peer = {"node": "abcdefghijkl", "agent": "ann\x1b", "address": "127.0.0.1:9", "latency_ms": 3}
     with node(tmp_path, line({"result": [peer]})):
         text = borg("--home", tmp_path, "peers").out
     assert "abcdefgh" in text and "127.0.0.1:9" in text and "\x1b" not in text

@@ -67,6 +67,11 @@ def test_the_ticket_is_whole_and_outside_the_frame() -> None:
     assert "borgrun--join" + "t" * 150 in "".join(tail.split())
 
 
+def test_keys_of_peers_are_shortened() -> None:
+    text = drawn({**STATE, "peers": [{"name": "abcdefgh" * 6}]}, 100)
+    assert "1: abcdefgh" in text and "abcdefgha" not in text
+
+
 def test_solo_is_said_plainly() -> None:
     assert "solo: unverified by others" in drawn({**STATE, "status": "solo"}, 80)
 
