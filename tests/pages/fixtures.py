@@ -12,13 +12,16 @@ import json
 import random
 import sqlite3
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
-from spore_borg.records.keys import node_name
+from spore_borg.records.keys import node_name as _node_name
 
+node_name = lru_cache(64)(_node_name)  # a hundred thousand records of a dozen nodes
+text_of = lru_cache(256)(Cid.__str__)
 LOG_DDL = """CREATE TABLE record(seq INTEGER PRIMARY KEY, cid BLOB UNIQUE, kind TEXT, author BLOB, aseq INTEGER,
   epoch INTEGER, raw BLOB, received_ms INTEGER)"""
 CLASSES = ("CPU_X86_64", "RTX_3060", "RTX_4090", "MPS", "H100")
@@ -126,8 +129,8 @@ class Maker:
         cid = Cid.of(raw)
         self.seq += 1
         self.insert(
-            "record", seq=self.seq, cid=str(cid), kind=kind, author=name, aseq=aseq, epoch=epoch, round=round_,
-            target=None if target is None else str(target), title=title, size_bytes=len(raw),
+            "record", seq=self.seq, cid=text_of(cid), kind=kind, author=name, aseq=aseq, epoch=epoch, round=round_,
+            target=None if target is None else text_of(target), title=title, size_bytes=len(raw),
         )  # fmt: skip
         self.log.execute(
             "INSERT INTO record VALUES(?,?,?,?,?,?,?,?)",
@@ -166,8 +169,9 @@ class Maker:
         cid = self.record("task", author, 0, body, title=name, round_=1)
         shown = {"name": name, "metric": "val_bpb", "direction": "min", "baseline": BASE_RECIPE}
         self.insert(
-            "task", cid=str(cid), name=name, metric="val_bpb", direction="min", unit="nano-bits per byte", sigma=SIGMA,
-            gain_min=10_000_000, budget_flops=budget, segments=10, blocks=64, val_bytes=98_304, data=str(data),
+            "task", cid=text_of(cid), name=name, metric="val_bpb", direction="min",
+            unit="nano-bits per byte", sigma=SIGMA,
+            gain_min=10_000_000, budget_flops=budget, segments=10, blocks=64, val_bytes=98_304, data=text_of(data),
             evaluator=self.rng.randbytes(32).hex(), author=node_name(author), body=json.dumps(shown),
         )  # fmt: skip
         return cid
@@ -181,7 +185,8 @@ class Maker:
         ack = epoch + 1 if stage != "received" else None
         cid = self.record("experiment", author, epoch, body, title=title, target=task, round_=ack)
         row: dict[str, object] = dict(
-            seq=self.seq, cid=str(cid), task=str(task), author=node_name(author), epoch=epoch, base=None, base2=None,
+            seq=self.seq, cid=text_of(cid), task=text_of(task), author=node_name(author),
+            epoch=epoch, base=None, base2=None,
             depth=0, operator="baseline", why="", recipe=RECIPE_TEXT, recipe_digest=cid.digest.hex(), changed="[]",
             seed="5eed" * 16, metric=2_271_543_210, gain=None, steps=780, flops=400_000_000_000, cpu_ms=19_400,
             params_count=236_544, weights=str(Cid.of(cid, 0x55)), fingerprint="f1" * 32, curve=curve, outcome="kept",
@@ -193,7 +198,7 @@ class Maker:
         self.insert("experiment", **row)
         self.views.execute(
             "INSERT INTO search(rowid, title, why, changed, author, cid) VALUES(?,?,?,?,?,?)",
-            (self.seq, title, row["why"], row["changed"], row["author"], str(cid)),
+            (self.seq, title, row["why"], row["changed"], row["author"], text_of(cid)),
         )
         return cid
 
@@ -218,10 +223,10 @@ def one(home: Path) -> Path:
     task = make.task(me, "nano", 400_000_000_000)
     cid = make.experiment(me, 2, task, CLASSES[0], frontier=1, frontier_why="It is the only one.", settled=1)
     step = {
-        "task": str(task),
+        "task": text_of(task),
         "class": CLASSES[0],
         "step": 0,
-        "cid": str(cid),
+        "cid": text_of(cid),
         "recipe_digest": cid.digest.hex(),
     }
     make.insert("frontier", **step, seq=make.seq, metric=2_271_543_210, runs=1, gain=None, threshold=0, round=3,
@@ -255,8 +260,8 @@ def hostile(home: Path) -> Path:
             recipe=json.dumps({text: text, "n": 10**30}), error=text, reason=text, frontier_why=text,
             metric=2_200_000_000 - i * 10_000_000, gain=10_000_000, frontier=2, verdict="confirmed", curve='"no list"',
         )  # fmt: skip
-        base = str(cid)
-        step = {"task": str(task), "class": bad_class, "step": i, "cid": base, "recipe_digest": "00"}
+        base = text_of(cid)
+        step = {"task": text_of(task), "class": bad_class, "step": i, "cid": base, "recipe_digest": "00"}
         make.insert("frontier", **step, seq=make.seq, metric=2_200_000_000 - i * 10_000_000, runs=1, gain=10_000_000,
                     threshold=1, round=i, author=node_name(me), verdicts=1, status="confirmed")  # fmt: skip
         attested = {
@@ -280,7 +285,13 @@ def hostile(home: Path) -> Path:
         make.insert(
             "ledger", node=node_name(me), round=i, rule=text, amount=ONE, total=ONE, cause=base, sentence=text
         )
-        queued = {"claim": base, "target": base, "task": str(task), "author": node_name(me), "class": text}
+        queued = {
+            "claim": base,
+            "target": base,
+            "task": text_of(task),
+            "author": node_name(me),
+            "class": text,
+        }
         parts = json.dumps({text: 3})
         make.insert(
             "queue",
@@ -348,7 +359,9 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
         "eta_s": 9.2,
     }
     make.insert("live", key="run", value=json.dumps(run))
-    make.insert("live", key="verify", value=json.dumps({"claim": str(genesis), "tier": "T2", "segment": 3}))
+    make.insert(
+        "live", key="verify", value=json.dumps({"claim": text_of(genesis), "tier": "T2", "segment": 3})
+    )
     make.insert(
         "live", key="node", value=json.dumps({"pid": 4711, "address": "127.0.0.1:8469", "mode": "research"})
     )
@@ -393,7 +406,7 @@ def _nodes(make: Maker, keys: list[bytes], totals: dict[bytes, int], last: int, 
             key, CLASSES[index % 5], 0 if banned else trust[key], display=names[index], root=int(index < 2),
             score=0 if banned else totals[key], frauds=ONE if banned else 0, banned=int(banned), profile=profile,
             influence_ppm=0 if banned else min(250_000, trust[key] * 1_000_000 // everything),
-            banned_cause=str(cause) if banned else None, last_epoch=last - (index == 10) * 60, records=900 + index,
+            banned_cause=text_of(cause) if banned else None, last_epoch=last - (index == 10) * 60, records=900 + index,
             experiments=600 + index, attestations=150 + index, digest="ab" * 32 if index != 10 else "cd" * 32,
             digest_round=last - 4, device="8 cores, 16 GB",
         )  # fmt: skip
@@ -440,7 +453,12 @@ def _run(
     if verdict != "unverified" and (better or rng.random() < 0.3):
         _evidence(make, rng, keys, author, epoch, line, cid, verdict, totals)
     if stage != "settled":
-        queued = {"claim": str(cid), "target": str(cid), "task": str(line.task), "class": line.hardware_class}
+        queued = {
+            "claim": text_of(cid),
+            "target": text_of(cid),
+            "task": text_of(line.task),
+            "class": line.hardware_class,
+        }
         drawn = [node_name(k) for k in rng.sample(keys, 2)] if stage not in {"received", "waiting"} else []
         parts = {"gain": rng.randrange(900), "age": rng.randrange(60), "new key": rng.choice((0, 200))}
         make.insert("queue", **queued, author=node_name(author), stage=stage, priority=sum(parts.values()),
@@ -449,12 +467,22 @@ def _run(
     if better:
         if line.best_cid:
             make.views.execute("UPDATE experiment SET frontier=2 WHERE cid=?", (line.best_cid,))
-        make.views.execute("UPDATE experiment SET frontier=1 WHERE cid=?", (str(cid),))
-        step = {"task": str(line.task), "class": line.hardware_class, "step": line.steps, "cid": str(cid)}
+        make.views.execute("UPDATE experiment SET frontier=1 WHERE cid=?", (text_of(cid),))
+        step = {
+            "task": text_of(line.task),
+            "class": line.hardware_class,
+            "step": line.steps,
+            "cid": text_of(cid),
+        }
         make.insert("frontier", **step, recipe_digest=cid.digest.hex(), seq=make.seq, metric=metric, runs=1, gain=gain,
                     threshold=10_000_000, round=epoch + 4, author=node_name(author), verdicts=2,
                     status="confirmed")  # fmt: skip
-        line.best, line.best_cid, line.steps, line.depth = metric, str(cid), line.steps + 1, line.depth + 1
+        line.best, line.best_cid, line.steps, line.depth = (
+            metric,
+            text_of(cid),
+            line.steps + 1,
+            line.depth + 1,
+        )
 
 
 def _evidence(
@@ -469,8 +497,8 @@ def _evidence(
             else "Segment 3 of 10, step 41."
         )
         row = {
-            "target": str(cid),
-            "claim": str(cid),
+            "target": text_of(cid),
+            "claim": text_of(cid),
             "author": node_name(verifier),
             "class": line.hardware_class,
         }
@@ -479,7 +507,7 @@ def _evidence(
             if tier == "T1"
             else ("0" if word == "pass" else "differs")
         )
-        make.insert("attestation", **row, drawn=1, jury=0, commit_cid=str(make.mesh), reveal_cid=str(make.mesh),
+        make.insert("attestation", **row, drawn=1, jury=0, commit_cid=text_of(make.mesh), reveal_cid=text_of(make.mesh),
                     tier=tier, word=word, probe=probe, delta=delta, tolerance="1e-5" if tier == "T1" else "0",
                     detail="{}", round=epoch + 3)  # fmt: skip
         _pay(
@@ -517,7 +545,7 @@ def _pay(
 ) -> None:
     totals[key] = min(totals[key] + amount, 40 * ONE)
     make.insert("ledger", node=node_name(key), round=epoch + 4, rule=rule, amount=amount, total=totals[key],
-                cause=str(cause), sentence=why)  # fmt: skip
+                cause=text_of(cause), sentence=why)  # fmt: skip
 
 
 def main() -> None:

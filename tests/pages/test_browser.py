@@ -13,13 +13,23 @@ from tests.pages.browser import DRIVER, Browser
 
 pytestmark = pytest.mark.browser
 
+WATCH = """
+window.refused = [];
+addEventListener("securitypolicyviolation", e => refused.push(e.violatedDirective + " " + e.blockedURI));
+"""
 CONTRAST = """
-const lum = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => x / 255).map(x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
+const part = x => x / 255 <= .03928 ? x / 255 / 12.92 : ((x / 255 + .055) / 1.055) ** 2.4;
+const lum = c => { const v = c.match(/[\\d.]+/g).map(Number).map(part);
   return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
-const back = e => { for (; e; e = e.parentElement) { const b = getComputedStyle(e).backgroundColor; if (!/, 0\\)$|transparent/.test(b)) return b; } return "rgb(255,255,255)"; };
+const clear = c => /, 0\\)$|transparent/.test(c);
+const back = e => {
+  while (e && clear(getComputedStyle(e).backgroundColor)) e = e.parentElement;
+  return e ? getComputedStyle(e).backgroundColor : "rgb(255,255,255)";
+};
 const bad = [];
 for (const e of document.querySelectorAll("main *, header *, footer *")) {
-  if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || !e.checkVisibility() || e.closest("svg")) continue;
+  const words = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+  if (!words || !e.checkVisibility() || e.closest("svg")) continue;
   const a = lum(getComputedStyle(e).color), b = lum(back(e)), r = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
   if (r < 4.5) bad.push(e.tagName + "." + e.className + " " + r.toFixed(2));
 }
@@ -153,8 +163,7 @@ def test_it_works_without_scripts(browser: Browser, site: tuple[str, Path]) -> N
 def test_the_policy_refuses_nothing_of_ours(browser: Browser, site: tuple[str, Path]) -> None:
     base, _ = site
     browser.look(1280)
-    browser.cdp("Page.addScriptToEvaluateOnNewDocument", source="""window.refused = [];
-      addEventListener('securitypolicyviolation', e => refused.push(e.violatedDirective + ' ' + e.blockedURI));""")  # fmt: skip
+    browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
     for path in ("/", "/records", "/verify", "/reputation", "/tasks", "/api"):
         browser.open(base + path)
         assert browser.js("return window.refused") == [], path

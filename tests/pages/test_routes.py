@@ -15,8 +15,9 @@ from tests.pages.conftest import Client
 from tests.pages.fixtures import HOSTILE
 
 ROUTES = (
-    "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal", "/records?before=2",
-    "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify", "/reputation", "/tasks", "/about", "/api",
+    "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
+    "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
+    "/reputation", "/tasks", "/about", "/api",
 )  # fmt: skip
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -160,8 +161,9 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/?x=up", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x", "/verify?after=1",
-     "/reputation?after=x.y", "/reputation?node=x", "/records?author=<b>", "/events?topics=all", "/node/" + "a" * 52 + "?before=z"],
+    ["/?x=up", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
+     "/verify?after=1", "/reputation?after=x.y", "/reputation?node=x", "/records?author=<b>", "/events?topics=all",
+     "/node/" + "a" * 52 + "?before=z"],
 )  # fmt: skip
 def test_impossible_requests_are_refused(path: str, client: Callable[[str], Client]) -> None:
     assert client("one").get(path).status_code in {400, 404}
