@@ -113,11 +113,26 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def reasons_page() -> str:
+    """Every reason for which a record is not taken."""
+    from spore_borg.records.reasons import REASONS
+
+    lines = [
+        HEAD.format(source="spore_borg/records/reasons.py") + "# Reason codes\n",
+        "Why a record is not taken. The vectors in `spec/vectors` name the code that each invalid one must give.\n",
+        "| code | why |",
+        "|---|---|",
+        *(f"| `{code}` | {sentence} |" for code, sentence in REASONS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 PAGES = {
     "commands.md": commands_page,
     "limits.md": limits_page,
     "settings.md": settings_page,
     "exit-codes.md": exit_codes_page,
+    "reason-codes.md": reasons_page,
 }
 
 
