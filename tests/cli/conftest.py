@@ -45,6 +45,13 @@ def borg(capsys: pytest.CaptureFixture[str]) -> Borg:
     return call
 
 
+@pytest.fixture
+def quick_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the import of torch, which takes seconds of CPU; one test of the doctor makes it."""
+    said = json.dumps({"version": "2.13.0", "device": "CPU", "cuda_build": None})
+    monkeypatch.setattr("spore_borg.cli.checks.TORCH_CODE", f"print({said!r})")
+
+
 def block(name: str) -> tuple[str, bytes]:
     """A cid and the bytes it stands for."""
     raw = encode({"kind": "experiment", "body": {"why": name, "seed": b"\x01\x02"}})

@@ -80,6 +80,7 @@ def test_usage_errors_are_json_too(borg: Borg, path: tuple[str, ...]) -> None:
     )
 
 
+@pytest.mark.usefixtures("quick_torch")
 @pytest.mark.parametrize("path", [path for path in LEAVES if path[0] not in ACTS], ids=" ".join)
 def test_an_empty_home_gives_a_value_or_an_error_as_json(
     borg: Borg, tmp_path: Path, path: tuple[str, ...]

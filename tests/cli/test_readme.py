@@ -69,6 +69,7 @@ def test_the_command_and_its_options_exist(page: str, line: str) -> None:
     assert {word for word in words if word.startswith("-")} <= known
 
 
+@pytest.mark.usefixtures("quick_torch")
 @pytest.mark.parametrize(("page", "line"), BORG)
 def test_harmless_lines_run(borg: Borg, home: Path, page: str, line: str) -> None:
     words = shlex.split(line)[1:]
