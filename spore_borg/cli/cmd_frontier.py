@@ -80,7 +80,7 @@ def render(value: dict[str, Any]) -> str:
                 row["task"]["name"],
                 row["hardware_class"],
                 show.metric(row["metric"]),
-                row["task"]["unit"],
+                unit(row),
                 show.gain(row["gain"]),
                 show.metric(row["task"]["sigma"]),
                 row["steps"],
@@ -93,6 +93,11 @@ def render(value: dict[str, Any]) -> str:
         ],
         empty="No accepted result yet. `borg run` makes some; `borg queue` shows what waits for evidence.",
     )
+
+
+def unit(row: dict[str, Any]) -> str:
+    """The unit of a metric as it is shown: records count in nano-units."""
+    return str(row["task"]["unit"]).removeprefix("nano-")
 
 
 def how(row: dict[str, Any], evidence: dict[str, dict[str, int]]) -> str:

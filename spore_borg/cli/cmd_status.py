@@ -21,7 +21,7 @@ def command(frame: cli.Frame) -> None:
 def render(value: dict[str, Any]) -> str:
     """Name and value lines."""
     from explorer import show
-    from spore_borg.cli.cmd_frontier import how
+    from spore_borg.cli.cmd_frontier import how, unit
 
     running, at = value["running"], value["frame"]
     agreement = at["agreement"]
@@ -41,6 +41,6 @@ def render(value: dict[str, Any]) -> str:
     if running is not None and running.get("explorer"):
         lines.append(("explorer", running["explorer"]))
     for row in value["rows"]:
-        best = f"{show.metric(row['metric'])} {row['task']['unit']}, {how(row, value['evidence'])}"
+        best = f"{show.metric(row['metric'])} {unit(row)}, {how(row, value['evidence'])}"
         lines.append(("best", f"{row['task']['name']} on {row['hardware_class']}: {best}"))
     return cli.pairs(lines)

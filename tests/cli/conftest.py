@@ -73,7 +73,7 @@ def fill(connection: sqlite3.Connection) -> None:
     connection.executescript((resources.files("spore_borg.store") / "schema.sql").read_text(encoding="utf-8"))
     for key, value in META.items():
         insert(connection, "meta", key=key, value=value)
-    insert(connection, "task", cid="btask", name="nano", metric="val_bpb", direction="min", unit="bits/byte",
+    insert(connection, "task", cid="btask", name="nano", metric="val_bpb", direction="min", unit="nano-bits/byte",
            sigma=1_500_000, gain_min=1, budget_flops=1, segments=10, blocks=8, val_bytes=1000, data="d", evaluator="e",
            author=ANN, body="{}")  # fmt: skip
     recipes = ({"lr": 4000, "width": 64}, {"lr": 6000, "width": 64})

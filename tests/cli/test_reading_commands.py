@@ -16,7 +16,7 @@ def test_frontier_says_how_it_was_verified(borg: Borg, home: Path) -> None:
     assert row["cid"] == BETTER[0] and row["metric"] == 2_280_000_000 and row["status"] == "confirmed"
     assert value["evidence"] == {BETTER[0]: {"T1": 1, "T2": 1}}
     text = borg("--home", home, "frontier").out
-    assert "2.28000" in text and "+0.01000" in text and "confirmed by 1 (T1×1 T2×1)" in text
+    assert "2.28000  bits/byte" in text and "+0.01000" in text and "confirmed by 1 (T1×1 T2×1)" in text
 
 
 def test_frontier_can_be_narrowed(borg: Borg, home: Path) -> None:
