@@ -7,7 +7,7 @@ listed in :data:`ALLOWED` with the reason.
 from __future__ import annotations
 
 _ROW = """SELECT r.seq, r.cid, r.kind, r.title, r.author, n.display, r.epoch, r.round, r.target, r.size_bytes,
-  e.task, e.class, e.metric, e.gain, e.outcome, e.verdict, e.stage, e.settled, e.frontier
+  e.task, e.class, e.metric, e.gain, e.outcome, e.verdict, e.stage, e.settled, e.frontier, e.changed, e.operator
   FROM {source} LEFT JOIN experiment e ON e.seq = r.seq LEFT JOIN node n ON n.name = r.author"""
 
 _EXPERIMENT = "SELECT seq FROM experiment WHERE {where}seq < :before ORDER BY seq DESC LIMIT :window"
@@ -31,8 +31,9 @@ QUERIES: dict[str, str] = {
         UNION ALL SELECT (SELECT min(class) FROM experiment WHERE task = :task AND class > c.class) FROM c
         WHERE c.class IS NOT NULL LIMIT 64)
       SELECT class FROM c WHERE class IS NOT NULL""",
-    "frontier_steps": """SELECT f.*, n.display, r.title, r.epoch FROM frontier f LEFT JOIN node n ON n.name = f.author
-      LEFT JOIN record r ON r.cid = f.cid WHERE f.task = :task AND f.class = :class ORDER BY f.step""",
+    "frontier_steps": """SELECT f.*, n.display, r.title, r.epoch, e.changed FROM frontier f
+      LEFT JOIN node n ON n.name = f.author LEFT JOIN record r ON r.cid = f.cid LEFT JOIN experiment e ON e.cid = f.cid
+      WHERE f.task = :task AND f.class = :class ORDER BY f.step""",
     "frontier_last": """SELECT f.*, n.display, r.title, r.epoch FROM frontier f LEFT JOIN node n ON n.name = f.author
       LEFT JOIN record r ON r.cid = f.cid WHERE f.task = :task AND f.class = :class ORDER BY f.step DESC LIMIT 2""",
     "runs": """SELECT seq, metric, flops, epoch, verdict FROM experiment WHERE task = :task AND class = :class
@@ -63,24 +64,28 @@ QUERIES: dict[str, str] = {
     "lineage": """WITH RECURSIVE up(cid, depth) AS (SELECT :cid, 0
         UNION ALL SELECT e.base, up.depth + 1 FROM up JOIN experiment e ON e.cid = up.cid
         WHERE e.base IS NOT NULL AND up.depth < :limit)
-      SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class
+      SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class, e.changed
       FROM up CROSS JOIN experiment e ON e.cid = up.cid CROSS JOIN record r ON r.seq = e.seq""",
-    "children": """SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class FROM experiment e
+    "children": """SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class, e.changed
+      FROM experiment e
       CROSS JOIN record r ON r.seq = e.seq WHERE e.base = :cid LIMIT :limit""",
     "attestations_target": """SELECT a.*, n.display, n.fingerprint FROM attestation a LEFT JOIN node n
       ON n.name = a.author WHERE a.target = :cid LIMIT :limit""",
     "attestations_author": """SELECT a.*, n.display, n.fingerprint FROM attestation a LEFT JOIN node n
       ON n.name = a.author WHERE a.author = :author AND a.id < :before ORDER BY a.id DESC LIMIT :limit""",
     # Verification, reputation, nodes.
-    "queue_first": """SELECT q.*, r.title, n.display FROM queue q LEFT JOIN record r ON r.cid = q.target
+    "queue_first": """SELECT q.*, r.title, n.display, e.changed FROM queue q LEFT JOIN record r ON r.cid = q.target
+      LEFT JOIN experiment e ON e.cid = q.target
       LEFT JOIN node n ON n.name = q.author ORDER BY q.priority DESC, q.claim LIMIT :limit""",
-    "queue_after": """SELECT q.*, r.title, n.display FROM queue q LEFT JOIN record r ON r.cid = q.target
+    "queue_after": """SELECT q.*, r.title, n.display, e.changed FROM queue q LEFT JOIN record r ON r.cid = q.target
+      LEFT JOIN experiment e ON e.cid = q.target
       LEFT JOIN node n ON n.name = q.author
       WHERE q.priority <= :priority AND (q.priority < :priority OR q.claim > :claim)
       ORDER BY q.priority DESC, q.claim LIMIT :limit""",
-    "queue_claim": """SELECT q.*, r.title, n.display FROM queue q LEFT JOIN record r ON r.cid = q.target
+    "queue_claim": """SELECT q.*, r.title, n.display, e.changed FROM queue q LEFT JOIN record r ON r.cid = q.target
+      LEFT JOIN experiment e ON e.cid = q.target
       LEFT JOIN node n ON n.name = q.author WHERE q.claim = :claim""",
-    "judged": """SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class, e.reason,
+    "judged": """SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class, e.reason, e.changed,
       e.round_settled, e.settled, e.author, n.display FROM experiment e CROSS JOIN record r ON r.seq = e.seq
       LEFT JOIN node n ON n.name = e.author WHERE e.verdict = :verdict ORDER BY e.seq DESC LIMIT :limit""",
     "leaders_first": "SELECT * FROM node ORDER BY trust DESC, name LIMIT :limit",
@@ -91,8 +96,8 @@ QUERIES: dict[str, str] = {
       ORDER BY l.id DESC LIMIT :limit""",
     "ledger_node": """SELECT l.*, n.display FROM ledger l LEFT JOIN node n ON n.name = l.node
       WHERE l.node = :node AND l.id < :before ORDER BY l.id DESC LIMIT :limit""",
-    "ledger_cause": """SELECT l.*, n.display FROM ledger l LEFT JOIN node n ON n.name = l.node
-      WHERE l.cause = :cause LIMIT :limit""",
+    "ledger_causes": """SELECT l.*, n.display FROM json_each(:causes) j CROSS JOIN ledger l ON l.cause = j.value
+      LEFT JOIN node n ON n.name = l.node LIMIT :limit""",
     "node": "SELECT * FROM node WHERE name = :name",
 }
 
@@ -113,6 +118,7 @@ ALLOWED: dict[str, str] = {
     "window_search": "the full-text index walks its own postings in order of rowid",
     "rows": "the list of at most 1,000 numbers that the window gave",
     "cids": "the list of at most 40 numbers that the plot chose",
+    "ledger_causes": "the list of at most 101 ids: a record and the evidence on it",
     "lineage": "a recursion of index seeks, at most :limit",
     "leaders_first": "in order of an index, bounded by :limit",
     "queue_first": "in order of an index, bounded by :limit",

@@ -54,19 +54,6 @@ def sigmas(milli: int | None) -> str:
     return show.NONE if milli is None else f"{milli / 1000:+.1f} σ".replace("-", show.MINUS)
 
 
-def changed(items: object, limit: int = 4) -> str:
-    """A recipe diff as one line with each field's own scale."""
-    if not isinstance(items, list | tuple):
-        return ""
-    parts = []
-    for item in items:
-        if isinstance(item, list | tuple) and len(item) == 3:
-            name = show.plain(str(item[0]), 40)
-            parts.append(f"{name} {show.recipe_value(name, item[1])} → {show.recipe_value(name, item[2])}")
-    more = len(parts) - limit
-    return ", ".join(parts[:limit]) + (f" and {more} more" if more > 0 else "")
-
-
 def progress(run: Running) -> int:
     """Whole per cent done."""
     return min(100, run.step * 100 // run.steps) if run.steps > 0 else 0
@@ -157,7 +144,7 @@ def environment() -> Environment:
     ):
         env.filters[name] = getattr(show, name)
     env.filters.update(
-        whole=whole, status=status, pretty=pretty, hexdump=hexdump, sigmas=sigmas, changed=changed
+        whole=whole, status=status, pretty=pretty, hexdump=hexdump, sigmas=sigmas, changed=show.changed
     )
     env.globals.update(
         query=query,

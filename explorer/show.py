@@ -128,3 +128,16 @@ def recipe_value(field: str, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return count(value)
     return plain(str(value))
+
+
+def changed(items: object, limit: int = 4) -> str:
+    """A recipe diff as one line with each field's own scale."""
+    if not isinstance(items, list | tuple):
+        return ""
+    parts = []
+    for item in items:
+        if isinstance(item, list | tuple) and len(item) == 3:
+            name = plain(str(item[0]), 40)
+            parts.append(f"{name} {recipe_value(name, item[1])} → {recipe_value(name, item[2])}")
+    more = len(parts) - limit
+    return ", ".join(parts[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -171,7 +171,7 @@ def _labels(plot: Plot, at_x: object, at_y: object, lower: bool) -> tuple[Label,
     for change, step in drops:
         if len(out) == LABELS_MAX or change <= 0:
             break
-        text = show.plain(step.title, LABEL_CHARS)
+        text = show.plain(show.changed(step.changed, 2) or step.title, LABEL_CHARS)
         width = len(text) * CHAR_WIDTH
         x, y = at_x(step.x) + 8, at_y(step.metric) + (-7 if lower else 17)
         anchor = "start"

@@ -74,6 +74,8 @@ class RecordRow:
     stage: str | None
     settled: bool | None
     frontier: int | None
+    operator: str | None  # which proposer
+    changed: tuple[object, ...]  # [field, before, after] of the recipe against its base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

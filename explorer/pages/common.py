@@ -130,6 +130,8 @@ def record_row(row: sqlite3.Row) -> RecordRow:
         stage=row["stage"],
         settled=None if row["settled"] is None else bool(row["settled"]),
         frontier=row["frontier"],
+        operator=row["operator"],
+        changed=tuple(loads_list(row["changed"])),
     )
 
 

@@ -14,7 +14,7 @@ from itertools import accumulate
 from threading import Lock
 
 from explorer.db import Db
-from explorer.pages.common import TaskBrief
+from explorer.pages.common import TaskBrief, loads_list
 from explorer.values import Who
 
 RUNS_MAX = 60_000  # newest runs of one class that are drawn
@@ -31,6 +31,7 @@ class Step:
     step: int
     cid: str
     title: str
+    changed: tuple[object, ...]  # [field, before, after] against its base
     author: Who
     metric: int  # nano-units: mean over ``runs`` accepted runs
     runs: int
@@ -79,6 +80,7 @@ def steps_of(db: Db, task: str, hardware_class: str) -> list[Step]:
             step=row["step"],
             cid=row["cid"],
             title=row["title"] or "",
+            changed=tuple(loads_list(row["changed"])),
             author=Who(name=row["author"], display=row["display"]),
             metric=row["metric"],
             runs=row["runs"],

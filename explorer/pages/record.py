@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,6 +38,7 @@ class Relative:
 
     cid: str
     title: str
+    changed: tuple[object, ...]
     metric: int | None
     gain: int | None
     outcome: str
@@ -174,6 +176,7 @@ def _relative(row: sqlite3.Row) -> Relative:
     return Relative(
         cid=row["cid"],
         title=row["title"],
+        changed=tuple(loads_list(row["changed"])),
         metric=row["metric"],
         gain=row["gain"],
         outcome=row["outcome"],
@@ -318,11 +321,13 @@ def record(db: Db, cid: str) -> RecordPage:
     raw = signed(db, cid)
     detail = db.one("experiment", cid=cid) if row.kind == "experiment" else None
     experiment = None if detail is None else _experiment(db, detail, raw.received_ms if raw else None)
+    evidence = () if experiment is None else experiment.attestations
+    causes = [cid, *(a.reveal for a in evidence if a.reveal)]
     return RecordPage(
         frame=frame(db),
         record=row,
         experiment=experiment,
-        ledger=tuple(entry(r) for r in db.all("ledger_cause", cause=cid, limit=LEDGER_MAX)),
+        ledger=tuple(entry(r) for r in db.all("ledger_causes", causes=json.dumps(causes), limit=LEDGER_MAX)),
         targeting=tuple(record_row(r) for r in db.all("rows_targeting", cid=cid, limit=TARGETING_MAX)),
         signed=raw,
         check=_commands(row, experiment),

@@ -23,6 +23,7 @@ class Waiting:
     claim: str
     target: str
     title: str
+    changed: tuple[object, ...]
     author: Who
     hardware_class: str
     stage: str
@@ -41,6 +42,7 @@ class Judged:
     seq: int
     cid: str
     title: str
+    changed: tuple[object, ...]
     author: Who
     hardware_class: str
     metric: int | None
@@ -71,6 +73,7 @@ def _waiting(row: sqlite3.Row) -> Waiting:
         claim=row["claim"],
         target=row["target"],
         title=row["title"] or "",
+        changed=tuple(loads_list(row["changed"])),
         author=who(row),
         hardware_class=row["class"],
         stage=row["stage"],
@@ -95,6 +98,7 @@ def judged(db: Db, limit: int = JUDGED_ROWS) -> tuple[Judged, ...]:
             seq=row["seq"],
             cid=row["cid"],
             title=row["title"],
+            changed=tuple(loads_list(row["changed"])),
             author=who(row),
             hardware_class=row["class"],
             metric=row["metric"],

@@ -65,8 +65,7 @@ def arrive(home: Path) -> str:
                 db.execute(f"SELECT * FROM {table} WHERE seq=(SELECT max(seq) FROM experiment)").fetchone()
             )
             row |= {"seq": 99_999, "cid": cid}
-            if table == "record":
-                row["title"] = "just arrived"
+            row |= {"title": "just arrived"} if table == "record" else {"changed": "[]"}
             marks = ",".join("?" * len(row))
             db.execute(f"INSERT INTO {table}({','.join(row)}) VALUES({marks})", list(row.values()))
         db.execute("UPDATE meta SET value='123456' WHERE key='version'")
