@@ -79,8 +79,9 @@ class Maker:
         self.views = sqlite3.connect(self.home / "views.sqlite", isolation_level=None)
         self.log = sqlite3.connect(self.home / "log.sqlite", isolation_level=None)
         for db in (self.views, self.log):
-            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA journal_mode=OFF")  # WAL only when it is filled: one huge transaction is slow there
             db.execute("PRAGMA synchronous=OFF")
+            db.execute("PRAGMA cache_size=-262144")
         self.views.executescript(
             resources.files("spore_borg.store").joinpath("schema.sql").read_text("utf-8")
         )
@@ -102,8 +103,9 @@ class Maker:
         """Write everything and close."""
         self.views.execute("COMMIT")
         self.log.execute("COMMIT")
-        self.views.close()
-        self.log.close()
+        for db in (self.views, self.log):
+            db.execute("PRAGMA journal_mode=WAL")
+            db.close()
         return self.home
 
     def record(
