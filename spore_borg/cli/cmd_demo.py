@@ -20,4 +20,7 @@ def command(frame: cli.Frame, **options: Any) -> None:
     """Show the mesh at work on this machine: several nodes, the task pico, epochs of seconds."""
     from spore_borg.node import demo
 
-    demo.main(frame.home, {**options, "json": frame.json})
+    summary = demo.main(frame.home, {**options, "json": frame.json})
+    cli.output(frame, summary, demo.describe)
+    if not summary["ok"]:
+        cli.answer_is_no()

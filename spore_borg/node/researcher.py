@@ -173,13 +173,7 @@ class Researcher:
             eta_s = (time.monotonic() - began) * (steps - done) / done if done else None
             self.progress({"what": what, "eta_s": eta_s, "started_ms": int(time.time() * 1000), **step})
 
-        job = {
-            "task": task_spec(task),
-            "recipe": proposal.recipe,
-            "seed": seed,
-            "data_path": str(data),
-            "out_dir": str(out),
-        }
+        job = {**self.job(task, proposal, seed), "data_path": str(data), "out_dir": str(out)}
         limit_s = 40 * int(task.spec.get("cpu_s_max", 600))
         try:
             answer = await self.worker.call("train", job, on_progress=report, timeout_s=limit_s)

@@ -1,0 +1,244 @@
+"""``borg demo``: a mesh of real nodes on this machine, each a process with a directory of its own.
+
+With cheats: one node that fabricates its metric and one that lies about its training join by invitation like
+everybody else. The demo ends well when others' evidence has killed both keys and the frontier never held them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from spore_borg.errors import BorgError, NodeUnreachable
+from spore_borg.node import control_client
+from spore_borg.store.tables import Tables
+
+EPOCH_MS = 4_000
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 15.0
+LOOK_S = 1.0
+QUIET = frozenset(("ticket", "syncing", "experiment", "evidence", "opened", "joined", "explorer", "delayed"))
+
+
+@dataclass(slots=True)
+class Actor:
+    """One node of the demo."""
+
+    title: str
+    home: Path
+    options: dict[str, Any]
+    process: trio.Process | None = None
+    url: str | None = None
+    node: str = ""
+
+
+def main(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the demo until it has shown what it is for, the time is over, or Ctrl-C.
+
+    Args:
+        path: the directory under which the nodes' directories are made.
+        options: nodes, cheats, seconds, explorer_port, json.
+    Returns:
+        ok, frontier_steps, cheats (name, node, dead, frontier_steps, reason), honest_dead, digests, seconds.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=path) as folder:
+        actors = _cast(Path(folder), options)
+        try:
+            summary = trio.run(_play, actors, options)
+        except* KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+    return summary
+
+
+def _cast(folder: Path, options: Mapping[str, Any]) -> list[Actor]:
+    common = {
+        "task": "pico",
+        "epoch_ms": EPOCH_MS,
+        "listen": ("127.0.0.1", 0),
+        "no_explorer": True,
+        "json": True,
+    }
+    actors = [
+        Actor(
+            "root",
+            folder / "1",
+            {**common, "no_explorer": False, "explorer_port": options.get("explorer_port")},
+        )
+    ]
+    for number in range(2, int(options["nodes"]) + 1):
+        role = {"verify_only": True} if number == 2 else {}  # noqa: PLR2004 - the second one only verifies
+        actors.append(
+            Actor("verifier" if role else f"researcher {number}", folder / str(number), {**common, **role})
+        )
+    if options.get("cheats"):
+        for cheat, title in (
+            ("metric", "cheat: fabricates its metric"),
+            ("process", "cheat: lies about its training"),
+        ):
+            actors.append(Actor(title, folder / f"cheat-{cheat}", {**common, "cheat": cheat}))
+    for actor in actors:
+        actor.options["name"] = actor.title
+    return actors
+
+
+async def _play(actors: list[Actor], options: Mapping[str, Any]) -> dict[str, Any]:
+    began, summary = time.monotonic(), {"ok": False}
+    say = _silent if options.get("json") else _say
+    async with trio.open_nursery() as nursery:
+        try:
+            with trio.move_on_after(float(options["seconds"])):
+                await _raise(actors, nursery, say)
+                while not summary["ok"]:
+                    await trio.sleep(LOOK_S)
+                    summary = _look(actors, cheats=bool(options.get("cheats")))
+                if not options.get("json"):
+                    print(
+                        describe(summary),
+                        "The pages stay until the time is over, or Ctrl-C.",
+                        sep="\n",
+                        flush=True,
+                    )
+                    await trio.sleep_forever()
+            summary = _look(actors, cheats=bool(options.get("cheats")))
+        finally:
+            with trio.CancelScope(shield=True):
+                await _stop(actors)
+            nursery.cancel_scope.cancel()
+    return {**summary, "seconds": round(time.monotonic() - began, 1)}
+
+
+async def _raise(actors: list[Actor], nursery: trio.Nursery, say: Any) -> None:
+    """Start the root, then everyone else with a ticket of the root's."""
+    for actor in actors:
+        if actor is not actors[0]:
+            actor.options["join"] = await _ticket(actors[0].home)
+        command = [sys.executable, "-m", "spore_borg.node.demo", str(actor.home), json.dumps(actor.options)]
+        actor.process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        nursery.start_soon(_listen, actor, say)
+        if actor is actors[0]:
+            with trio.fail_after(START_TIMEOUT_S):
+                while actor.url is None:
+                    await trio.sleep(0.1)
+            say(f"explorer: {actor.url}")
+
+
+async def _ticket(home: Path) -> str:
+    """A fresh ticket of the root, as soon as it has trust to invite with."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            answer = await trio.to_thread.run_sync(control_client.ask, home, "ticket")
+        except BorgError:
+            if time.monotonic() > deadline:
+                raise
+            await trio.sleep(0.5)
+        else:
+            return str(answer)
+
+
+async def _listen(actor: Actor, say: Any) -> None:
+    assert actor.process is not None and actor.process.stdout is not None, "it was started with a pipe"
+    rest = b""
+    async for part in actor.process.stdout:
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == "explorer":
+                actor.url = event["url"]
+            if event["event"] not in QUIET:
+                say(f"{actor.title:<32} {event['text']}")
+
+
+def _look(actors: list[Actor], *, cheats: bool) -> dict[str, Any]:
+    """What the root's tables say: frontier, dead keys, and whether every node has the same digest."""
+    try:
+        views = Tables.open_readonly(actors[0].home / "views.sqlite")
+    except BorgError:
+        return {"ok": False}
+    try:
+        frontier = views.execute("SELECT count(*), sum(status = 'confirmed') FROM frontier").fetchone()
+        rows = views.execute(
+            "SELECT n.display, n.name, n.banned, (SELECT count(*) FROM frontier f WHERE f.author = n.name), "
+            "(SELECT e.reason FROM experiment e WHERE e.author = n.name AND e.verdict = 'refuted' LIMIT 1) FROM node n"
+        ).fetchall()
+        same = views.execute(
+            "SELECT count(DISTINCT digest), count(*) FROM node WHERE digest_round = (SELECT max(digest_round) FROM node)"
+        ).fetchone()
+    finally:
+        views.close()
+    liars = [
+        {"name": display, "node": name, "dead": bool(banned), "frontier_steps": steps, "reason": reason or ""}
+        for display, name, banned, steps, reason in rows
+        if (display or "").startswith("cheat")
+    ]
+    confirmed = int(frontier[1] or 0)
+    honest_dead = [
+        name for display, name, banned, *_ in rows if banned and not (display or "").startswith("cheat")
+    ]
+    caught = len(liars) == 2 and all(liar["dead"] and not liar["frontier_steps"] for liar in liars)  # noqa: PLR2004
+    return {
+        "ok": confirmed > 0 and not honest_dead and (caught or not cheats), "frontier_steps": confirmed, "cheats": liars,
+        "honest_dead": honest_dead, "digests": same[0], "digest_nodes": same[1], "explorer": actors[0].url,
+    }  # fmt: skip
+
+
+async def _stop(actors: list[Actor]) -> None:
+    for actor in actors:
+        if actor.process is not None and actor.process.poll() is None:
+            actor.process.terminate()
+    for actor in actors:
+        if actor.process is not None:
+            with trio.move_on_after(STOP_TIMEOUT_S):
+                await actor.process.wait()
+            if actor.process.poll() is None:
+                actor.process.kill()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _silent(_text: str) -> None:
+    """Nothing: only the summary is wanted."""
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """What the demo has shown, in a few lines."""
+    lines = [f"{summary.get('frontier_steps', 0)} frontier step(s) accepted by evidence of other nodes"]
+    for liar in summary.get("cheats", ()):
+        word = "refuted, its key is dead" if liar["dead"] else "not yet refuted"
+        lines.append(f"{liar['name']}: {word}; {liar['frontier_steps']} frontier steps. {liar['reason']}")
+    lines.append(
+        "The demo has shown what it is for." if summary["ok"] else "The time was too short to show it all."
+    )
+    return "\n".join(lines)
+
+
+def _node() -> None:
+    """One node of the demo, as a process: ``python -m spore_borg.node.demo HOME OPTIONS``."""
+    from spore_borg.node import run
+
+    options = json.loads(sys.argv[2])
+    options["listen"] = tuple(options["listen"])
+    try:
+        run.main(Path(sys.argv[1]), options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except NodeUnreachable as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    _node()
