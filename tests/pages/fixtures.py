@@ -25,6 +25,7 @@ text_of = lru_cache(256)(Cid.__str__)
 LOG_DDL = """CREATE TABLE record(seq INTEGER PRIMARY KEY, cid BLOB UNIQUE, kind TEXT, author BLOB, aseq INTEGER,
   epoch INTEGER, raw BLOB, received_ms INTEGER)"""
 CLASSES = ("CPU_X86_64", "RTX_3060", "RTX_4090", "MPS", "H100")
+TICKET = "borg1secretticket"  # in the table live, and never to be shown
 SIGMA = 4_500_000  # 0.0045 bpb
 ONE = 1 << 20
 START_MS = 1_760_000_000_000
@@ -79,7 +80,9 @@ class Maker:
         self.views = sqlite3.connect(self.home / "views.sqlite", isolation_level=None)
         self.log = sqlite3.connect(self.home / "log.sqlite", isolation_level=None)
         for db in (self.views, self.log):
-            db.execute("PRAGMA journal_mode=OFF")  # WAL only when it is filled: one huge transaction is slow there
+            db.execute(
+                "PRAGMA journal_mode=OFF"
+            )  # WAL only when it is filled: one huge transaction is slow there
             db.execute("PRAGMA synchronous=OFF")
             db.execute("PRAGMA cache_size=-262144")
         self.views.executescript(
@@ -365,7 +368,9 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
         "live", key="verify", value=json.dumps({"claim": text_of(genesis), "tier": "T2", "segment": 3})
     )
     make.insert(
-        "live", key="node", value=json.dumps({"pid": 4711, "address": "127.0.0.1:8469", "mode": "research"})
+        "live",
+        key="node",
+        value=json.dumps({"pid": 4711, "address": "127.0.0.1:8469", "mode": "research", "ticket": TICKET}),
     )
     make.meta(mesh=genesis, mesh_name="garden", round=last, round_settled=last - 4, epoch_latest=last,
               digest="ab" * 32, version=make.seq, records=make.seq, me=node_name(keys[0]), status="mesh")  # fmt: skip

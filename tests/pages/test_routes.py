@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages.conftest import Client
-from tests.pages.fixtures import HOSTILE
+from tests.pages.fixtures import HOSTILE, TICKET
 
 ROUTES = (
     "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
@@ -237,6 +237,14 @@ def test_the_signed_bytes_are_those_of_the_id(client: Callable[[str], Client]) -
 def test_solo_says_so_and_a_mesh_does_not(client: Callable[[str], Client]) -> None:
     assert "this node is alone" in client("one").get("/").text
     assert "this node is alone" not in client("mesh").get("/").text
+
+
+def test_the_ticket_is_never_shown(client: Callable[[str], Client]) -> None:
+    ask = client("mesh")
+    assert "127.0.0.1:8469" in ask.get("/about").text
+    for path in ROUTES:
+        assert TICKET not in ask.get(path).text
+        assert TICKET not in ask.get(twin(path)).text
 
 
 def test_no_home_yet_is_a_page_not_an_error(tmp_path: Path) -> None:
