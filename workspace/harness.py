@@ -1,4 +1,5 @@
-"""What the worker is asked to do, as plain functions of plain values: train, evaluate, replay.
+"""What the worker is asked to do, as plain functions of plain values: train, evaluate, replay, trace a segment,
+measure one step.
 
 Torch is imported only when one of them is called; `harness_digest` needs none.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,6 +18,7 @@ SOURCES = (
     "evaluate.py", "harness.py", "model.py", "optim.py", "random.py", "recipe.py", "tensors.py", "train.py",
 )  # fmt: skip
 CURVE_POINTS_MAX = 64
+PPM_MAX = 1_000_000_000  # a relative error that counts as infinite
 
 Each = Callable[[int, int, float], None]  # (steps done, steps in all, loss in nats)
 
@@ -181,23 +184,13 @@ def replay(
         Crashed: the segment diverges, which its author must have seen as well.
     """
     from workspace import data
-    from workspace.train import CpuLimit, Run, deterministic, quiet_gradients
+    from workspace.train import CpuLimit, quiet_gradients
 
-    deterministic()
-    run = Run(task, recipe, seed, data.load(data_path), device)
+    run, begin, end = _segment(task, recipe, seed, data_path, segment, device)
     limit = CpuLimit(int(task["cpu_s_max"]))
-    segments = int(task["segments"])
-    if not 0 <= segment < segments:
-        raise data.DataError(f"no segment {segment}; the task has segments 0 to {segments - 1}")
-    begin, end = run.plan.boundary(segment, segments), run.plan.boundary(segment + 1, segments)
     if not 0 <= inner_step <= end - begin:
         raise data.DataError(f"no step {inner_step} in segment {segment}; it has {end - begin} steps")
-    if state_path is not None:
-        run.load_state(state_path)
-    if run.step != begin:
-        raise data.DataError(
-            f"segment {segment} starts at step {begin}; the state given is of step {run.step}"
-        )
+    _start(run, begin, state_path)
 
     def after(step: int, loss: float) -> None:
         limit.check(step)
@@ -210,3 +203,160 @@ def replay(
         found["inner"] = run.digests()[0].hex()
         run.to(end, after)
     return {**found, "end": run.digests()[0].hex(), "steps": end - begin, "cpu_ms": limit.spent_ms()}
+
+
+def trace(
+    task: Mapping[str, Any],
+    recipe: Mapping[str, object],
+    seed: int,
+    data_path: Path,
+    segment: int,
+    *,
+    state_path: Path | None = None,
+    save: Sequence[int] = (),
+    out_dir: Path | None = None,
+    device: str = "cpu",
+    each: Each | None = None,
+) -> dict[str, Any]:
+    """Run one segment again and tell every state: ``digests`` of its start and after each of its n steps.
+
+    Args:
+        save: inner steps (0 … n) whose states are written into ``out_dir``; ``saved`` is their
+            ``[[inner step, path], …]``.
+    Raises:
+        DataError, Crashed: as ``replay``.
+    """
+    from workspace import data
+    from workspace.train import CpuLimit, quiet_gradients
+
+    run, begin, end = _segment(task, recipe, seed, data_path, segment, device)
+    limit = CpuLimit(int(task["cpu_s_max"]))
+    if save and (out_dir is None or not all(0 <= inner <= end - begin for inner in save)):
+        raise data.DataError(f"states to save are steps 0 to {end - begin} of a segment, with an out_dir")
+    _start(run, begin, state_path)
+    digests: list[str] = []
+    saved: list[list[Any]] = []
+
+    def note(step: int) -> None:
+        digests.append(run.digests()[0].hex())
+        if out_dir is not None and step - begin in save:
+            out_dir.mkdir(parents=True, exist_ok=True)
+            path = out_dir / f"step-{step}.safetensors"
+            run.save_state(path)
+            saved.append([step - begin, str(path)])
+
+    def after(step: int, loss: float) -> None:
+        limit.check(step)
+        note(step)
+        if each is not None:
+            each(step - begin, end - begin, loss)
+
+    note(begin)
+    with quiet_gradients(run.model):
+        run.to(end, after)
+    return {"digests": digests, "saved": saved, "cpu_ms": limit.spent_ms()}
+
+
+def step_distance(
+    task: Mapping[str, Any],
+    recipe: Mapping[str, object],
+    seed: int,
+    data_path: Path,
+    segment: int,
+    step: int,
+    *,
+    before_path: Path | None,
+    after_path: Path | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Run step ``step`` (1 … n) of a segment from the state ``before_path`` and compare with ``after_path``.
+
+    Returns:
+        ``before`` and ``after`` (hex digests of the two files) and ``ppm``: the relative error
+        ‖own - given‖ / ‖given - before‖ in millionths, rounded, the largest over the parameters and each kind
+        of optimizer memory; at most PPM_MAX. Step 0 has no ``after_path``: only the start state is read (segment
+        0 has none, its start follows from the seed), and ``after`` is null.
+    Raises:
+        DataError: no such segment or step, or a state that is not one of this recipe at this step.
+        Crashed: the step diverges.
+    """
+    from workspace import data
+    from workspace.train import CpuLimit, quiet_gradients
+
+    run, begin, end = _segment(task, recipe, seed, data_path, segment, device)
+    limit = CpuLimit(int(task["cpu_s_max"]))
+    if not 0 <= step <= end - begin or (step == 0) != (after_path is None):
+        raise data.DataError(f"steps 1 to {end - begin} of segment {segment} have two states, step 0 has one")
+    _start(run, begin + max(0, step - 1), before_path)
+    before = {name: array.copy() for name, array in _state(run).items()}
+    found: dict[str, Any] = {"before": run.digests()[0].hex(), "after": None, "ppm": 0}
+    if after_path is not None:
+        other, _, _ = _segment(task, recipe, seed, data_path, segment, device)
+        _start(other, begin + step, after_path)
+        found["after"] = other.digests()[0].hex()
+        with quiet_gradients(run.model):
+            run.to(begin + step)
+        found["ppm"] = relative_ppm(_state(run), _state(other), before)
+    return {**found, "cpu_ms": limit.spent_ms()}
+
+
+def relative_ppm(own: Mapping[str, Any], given: Mapping[str, Any], before: Mapping[str, Any]) -> int:
+    """‖own - given‖ / ‖given - before‖ in millionths: the largest of the groups ``p.``, ``m.``, ``v.``.
+
+    Each group has its own scale, so a lie in one of them cannot hide behind the size of another. A group in
+    which nothing moves gives 0 if both agree; what is not finite, or beyond it, gives PPM_MAX.
+    """
+    import numpy as np
+
+    sums: dict[str, list[float]] = {}
+    with np.errstate(all="ignore"):
+        for name in sorted(before):
+            moved = given[name].astype(np.float64) - before[name]
+            apart = own[name].astype(np.float64) - given[name]
+            total = sums.setdefault(name.partition(".")[0], [0.0, 0.0])
+            total[0] += float(np.square(apart).sum())
+            total[1] += float(np.square(moved).sum())
+    worst = 0
+    for apart_square, moved_square in sums.values():
+        if apart_square == 0 and math.isfinite(moved_square):
+            continue
+        ratio = math.sqrt(apart_square / moved_square) * 1e6 if moved_square else math.inf
+        worst = max(worst, round(ratio) if ratio < PPM_MAX else PPM_MAX)  # not a number: PPM_MAX
+    return worst
+
+
+def _segment(
+    task: Mapping[str, Any],
+    recipe: Mapping[str, object],
+    seed: int,
+    data_path: Path,
+    segment: int,
+    device: str,
+) -> tuple[Any, int, int]:
+    """A run that has not begun, and the bounds of one of its segments. Raises DataError."""
+    from workspace import data
+    from workspace.train import Run, deterministic
+
+    deterministic()
+    run = Run(task, recipe, seed, data.load(data_path), device)
+    segments = int(task["segments"])
+    if not 0 <= segment < segments:
+        raise data.DataError(f"no segment {segment}; the task has segments 0 to {segments - 1}")
+    return run, run.plan.boundary(segment, segments), run.plan.boundary(segment + 1, segments)
+
+
+def _start(run: Any, step: int, state_path: Path | None) -> None:
+    """Continue from a state file, which must be of this step. Raises DataError."""
+    from workspace import data
+
+    if state_path is not None:
+        run.load_state(state_path)
+    if run.step != step:
+        raise data.DataError(f"a state of step {step} is needed; the state given is of step {run.step}")
+
+
+def _state(run: Any) -> dict[str, Any]:
+    """All tensors that a step moves, by group and name."""
+    memory = run.tail()
+    del memory["step"]
+    return {**{"p." + name: array for name, array in run.parameters().items()}, **memory}

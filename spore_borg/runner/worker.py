@@ -44,6 +44,10 @@ def _get(params: Params, name: str, kind: type, default: object = None) -> Any:
     return value
 
 
+def _path(params: Params, name: str) -> Path | None:
+    return None if params.get(name) is None else Path(_get(params, name, str))
+
+
 class Channel:
     """The parent's end of the pipe: requests in, lines out, and whether it still listens."""
 
@@ -95,6 +99,8 @@ class Worker:
             "train": self.train,
             "evaluate": self.evaluate,
             "replay": self.replay,
+            "trace": self.trace,
+            "step_distance": self.step_distance,
         }
 
     def serve(self) -> None:
@@ -230,6 +236,42 @@ class Worker:
             inner_step=_get(params, "inner_step", int, 0),
             device=self.device,
             each=self.pace(number),
+        )
+
+    def trace(self, number: int, params: Params) -> dict[str, Any]:
+        """Run one segment again and tell the digest of every state; some states are saved."""
+        from workspace import harness
+
+        save = _get(params, "save", list, [])
+        if not all(type(step) is int for step in save):
+            raise RequestError("save is a list of steps")
+        return harness.trace(
+            _get(params, "task", dict),
+            _get(params, "recipe", dict),
+            _get(params, "seed", int),
+            Path(_get(params, "data_path", str)),
+            _get(params, "segment", int),
+            state_path=_path(params, "state_path"),
+            save=save,
+            out_dir=_path(params, "out_dir"),
+            device=self.device,
+            each=self.pace(number),
+        )
+
+    def step_distance(self, _number: int, params: Params) -> dict[str, Any]:
+        """Run one step between two published states and tell the relative error."""
+        from workspace import harness
+
+        return harness.step_distance(
+            _get(params, "task", dict),
+            _get(params, "recipe", dict),
+            _get(params, "seed", int),
+            Path(_get(params, "data_path", str)),
+            _get(params, "segment", int),
+            _get(params, "step", int),
+            before_path=_path(params, "before_path"),
+            after_path=_path(params, "after_path"),
+            device=self.device,
         )
 
     def pace(self, number: int) -> Callable[[int, int, float], None]:
