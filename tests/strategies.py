@@ -130,11 +130,15 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
         segments=rows(
             st.tuples(numbers(0, SEGMENTS_MAX), numbers(), octets(32), octets(32), octets(32)), SEGMENTS_MAX
         ),
+        steps=rows(st.tuples(numbers(0, 1024), numbers(0, bodies.STEP_PPM_MAX)), 8),
         cpu_ms=numbers(),
     ),
     "trace": st.builds(
-        bodies.Trace, target=cids(), segment=numbers(0, SEGMENTS_MAX), digests=rows(octets(32), 1024),
-        step=numbers(), state=st.none() | cids(),
+        bodies.Trace, target=cids(), segment=numbers(0, SEGMENTS_MAX), digests=rows(octets(32), 1024, 2),
+    ),
+    "trace_states": st.builds(
+        bodies.TraceStates, target=cids(), segment=numbers(0, SEGMENTS_MAX),
+        states=rows(st.tuples(numbers(1, 1024), cids(), cids()), 8),
     ),
 }  # fmt: skip
 

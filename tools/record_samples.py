@@ -167,8 +167,9 @@ BODIES: list[tuple[str, bodies.Body]] = [
         state_secret=seed(26), digests=(seed(27), seed(28)), tail=seed(29), inner=((0, 17, seed(30)),))),
     ("attest_reveal", bodies.AttestReveal(
         target=link(57), commit=link(58), nonce=seed(31)[:16], params=seed(32), losses=((3, 10**12),),
-        segments=((0, 17, seed(27), seed(30), seed(28)),), cpu_ms=9000)),
-    ("trace", bodies.Trace(target=link(57), segment=4, digests=(seed(33),), step=1, state=link(59))),
+        segments=((0, 17, seed(27), seed(30), seed(28)),), steps=((7, 412),), cpu_ms=9000)),
+    ("trace", bodies.Trace(target=link(57), segment=4, digests=(seed(33), seed(34)))),
+    ("trace_states", bodies.TraceStates(target=link(57), segment=4, states=((1, link(59), link(60)),))),
 ]  # fmt: skip
 
 
@@ -293,7 +294,9 @@ def _invalid_bodies() -> list[tuple[str, str, dict[str, Any]]]:
         ("open", "no losses", {"losses": []}),
         ("open", "a loss of 2^62", {"losses": [1 << 62]}),
         ("attest_reveal", "a loss of 2^62", {"losses": [[0, 1 << 62]]}),
+        ("attest_reveal", "an error above the bound", {"steps": [[1, 1_000_000_001]]}),
         ("trace", "segment 33", {"segment": 33}),
+        ("trace_states", "step 0", {"states": [[0, link(59), link(60)]]}),
     ]  # fmt: skip
     return [(kind, note, {**by_kind[kind], **change}) for kind, note, change in changes]
 

@@ -190,7 +190,7 @@ def replay(
     limit = CpuLimit(int(task["cpu_s_max"]))
     if not 0 <= inner_step <= end - begin:
         raise data.DataError(f"no step {inner_step} in segment {segment}; it has {end - begin} steps")
-    _start(run, begin, state_path)
+    _start(run, f"segment {segment}", begin, state_path)
 
     def after(step: int, loss: float) -> None:
         limit.check(step)
@@ -233,7 +233,7 @@ def trace(
     limit = CpuLimit(int(task["cpu_s_max"]))
     if save and (out_dir is None or not all(0 <= inner <= end - begin for inner in save)):
         raise data.DataError(f"states to save are steps 0 to {end - begin} of a segment, with an out_dir")
-    _start(run, begin, state_path)
+    _start(run, f"segment {segment}", begin, state_path)
     digests: list[str] = []
     saved: list[list[Any]] = []
 
@@ -287,12 +287,12 @@ def step_distance(
     limit = CpuLimit(int(task["cpu_s_max"]))
     if not 0 <= step <= end - begin or (step == 0) != (after_path is None):
         raise data.DataError(f"steps 1 to {end - begin} of segment {segment} have two states, step 0 has one")
-    _start(run, begin + max(0, step - 1), before_path)
+    _start(run, "the state before", begin + max(0, step - 1), before_path)
     before = {name: array.copy() for name, array in _state(run).items()}
     found: dict[str, Any] = {"before": run.digests()[0].hex(), "after": None, "ppm": 0}
     if after_path is not None:
         other, _, _ = _segment(task, recipe, seed, data_path, segment, device)
-        _start(other, begin + step, after_path)
+        _start(other, "the state after", begin + step, after_path)
         found["after"] = other.digests()[0].hex()
         with quiet_gradients(run.model):
             run.to(begin + step)
@@ -345,14 +345,14 @@ def _segment(
     return run, run.plan.boundary(segment, segments), run.plan.boundary(segment + 1, segments)
 
 
-def _start(run: Any, step: int, state_path: Path | None) -> None:
-    """Continue from a state file, which must be of this step. Raises DataError."""
+def _start(run: Any, what: str, step: int, state_path: Path | None) -> None:
+    """Continue ``what`` from a state file, which must be of this step. Raises DataError."""
     from workspace import data
 
     if state_path is not None:
         run.load_state(state_path)
     if run.step != step:
-        raise data.DataError(f"a state of step {step} is needed; the state given is of step {run.step}")
+        raise data.DataError(f"{what} starts at step {step}; the state given is of step {run.step}")
 
 
 def _state(run: Any) -> dict[str, Any]:

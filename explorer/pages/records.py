@@ -16,7 +16,7 @@ SCAN_MAX = 1_000  # records looked at for one page when several filters apply to
 SEARCH_WORDS_MAX = 8
 KINDS = (
     "experiment", "task", "seal", "join", "invite", "profile", "announce", "attest_commit", "open", "attest_reveal",
-    "trace", "intent", "genesis",
+    "trace", "trace_states", "intent", "genesis",
 )  # fmt: skip
 
 

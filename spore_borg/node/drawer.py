@@ -69,6 +69,7 @@ def pack_found(nonce: bytes, found: Found) -> dict[str, Any]:
         "nonce": nonce.hex(), "params": found.params.hex() if found.params else None,
         "losses": [list(item) for item in found.losses], "cpu_ms": found.cpu_ms,
         "segments": [[k, step, start.hex(), inner.hex(), end.hex()] for k, step, start, inner, end in found.segments],
+        "steps": [list(item) for item in found.steps],
     }  # fmt: skip
 
 
@@ -78,4 +79,5 @@ def unpack_found(value: Mapping[str, Any]) -> tuple[bytes, Found]:
     segments = tuple((k, n, octets(a), octets(b), octets(c)) for k, n, a, b, c in value["segments"])
     losses = tuple((block, loss) for block, loss in value["losses"])
     params = octets(value["params"]) if value["params"] else None
-    return octets(value["nonce"]), Found(params, losses, segments, value["cpu_ms"])
+    steps = tuple((step, ppm) for step, ppm in value["steps"])
+    return octets(value["nonce"]), Found(params, losses, segments, value["cpu_ms"], steps)

@@ -122,19 +122,21 @@ class Found:
         params: digest of the fetched weights.
         losses: (block, nano-bits) in block order.
         segments: (segment, step, start, inner, end) as asked.
+        steps: one-step jury: (step, relative error in millionths) as asked.
     """
 
     params: bytes | None
     losses: tuple[tuple[int, int], ...]
     segments: tuple[tuple[int, int, bytes, bytes, bytes], ...]
     cpu_ms: int
+    steps: tuple[tuple[int, int], ...] = ()
 
 
 def reveal_body(claim: Cid, commit: Cid, nonce: bytes, found: Found) -> AttestReveal:
     """The evidence behind a commit."""
     return AttestReveal(
         target=claim, commit=commit, nonce=nonce, params=found.params, losses=found.losses,
-        segments=found.segments, cpu_ms=found.cpu_ms,
+        segments=found.segments, steps=found.steps, cpu_ms=found.cpu_ms,
     )  # fmt: skip
 
 

@@ -18,6 +18,9 @@ from spore_borg.records.reasons import Refused
 
 ONE = 1 << 20  # one unit of trust
 COMMITS_MAX = 64  # evidence answered by one opening
+TRACE_STATES_MAX = 1_024  # states of one segment in a trace: 35 KiB of digests
+JURY_STEPS_MAX = 8  # steps of one segment that a jury recomputes
+STEP_PPM_MAX = 1_000_000_000  # a relative error that counts as infinite
 OUTCOMES = ("kept", "discarded", "crashed")
 
 
@@ -250,25 +253,38 @@ class AttestReveal(Body):
             SEGMENTS_MAX,
         )
     )
+    steps: tuple[tuple[int, int], ...] = f(  # one-step jury: (step, relative error in millionths)
+        s.many(s.row(s.integer(0, TRACE_STATES_MAX), s.integer(0, STEP_PPM_MAX)), JURY_STEPS_MAX)
+    )
     cpu_ms: int = f(s.integer())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace(Body):
-    """The author's digests after every step of a disputed segment, and the state before one of them."""
+    """One node's digests of every state of a disputed segment: its start, then after each of its steps."""
 
     KIND: ClassVar[str] = "trace"
+    target: Cid = f(s.link)  # the experiment or its announcement
+    segment: int = f(s.integer(0, SEGMENTS_MAX))
+    digests: tuple[bytes, ...] = f(s.many(s.octets(32), TRACE_STATES_MAX, 2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceStates(Body):
+    """The author's states before and after each step that a jury recomputes, as blobs."""
+
+    KIND: ClassVar[str] = "trace_states"
     target: Cid = f(s.link)
     segment: int = f(s.integer(0, SEGMENTS_MAX))
-    digests: tuple[bytes, ...] = f(s.many(s.octets(32), 1024))
-    step: int = f(s.integer())
-    state: Cid | None = f(s.maybe(s.link))
+    states: tuple[tuple[int, Cid, Cid], ...] = f(  # (step, state before it, state after it)
+        s.many(s.row(s.integer(1, TRACE_STATES_MAX), s.link, s.link), JURY_STEPS_MAX)
+    )
 
 
 KINDS: dict[str, type[Body]] = {
     kind.KIND: kind
     for kind in (
         Genesis, Join, Invite, Profile, Seal, Task, Intent, Experiment, Announce,
-        AttestCommit, Open, AttestReveal, Trace,
+        AttestCommit, Open, AttestReveal, Trace, TraceStates,
     )
 }  # fmt: skip

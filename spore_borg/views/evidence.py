@@ -22,7 +22,7 @@ Named = tuple[int, int]
 
 def digest(author: bytes, reveal: AttestReveal) -> bytes:
     """What ``attest_commit`` holds: bound to the verifier's key, so it cannot be copied."""
-    evidence = [reveal.target, reveal.params, list(reveal.losses), list(reveal.segments)]
+    evidence = [reveal.target, reveal.params, list(reveal.losses), list(reveal.segments), list(reveal.steps)]
     return hashlib.sha256(b"spore-borg/evidence\0" + author + reveal.nonce + encode(evidence)).digest()
 
 
