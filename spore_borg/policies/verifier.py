@@ -50,7 +50,7 @@ def duties(view: View, me: bytes) -> list[Duty]:
 
 def _on_claim(claim: Claim, me: bytes, trusted: dict[bytes, int]) -> list[Duty]:
     if claim.author == me:
-        mine = any(record.author == me for _, record in claim.openings)
+        mine = any(at > claim.round_stage for at, _ in claim.openings)  # an earlier one does not count
         return [Duty("open", claim.cid, claim.target.cid)] if claim.stage == "committed" and not mine else []
     if claim.stage == "dispute" and claim.named is not None:
         return _jury(claim, me, trusted)

@@ -20,8 +20,9 @@ class Dag:
         records: in an order in which every record follows its past (which order does not matter to any view).
         index: cid → position.
         past: position → positions named as seen.
-        seals: epoch → author → position of that author's seal (the smallest cid if there are two).
-        forks: pairs of positions with the same author and seq.
+        depth: position → length of the longest way back to a record without a past: a pure order of creation.
+        seals: epoch → author → position of that author's first seal (lowest seq, then lowest cid).
+        forks: (author, seq) → positions, where there are several.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
@@ -29,7 +30,8 @@ class Dag:
         self.index: dict[Cid, int] = {}
         self.past: list[tuple[int, ...]] = []
         self.seals: dict[int, dict[bytes, int]] = defaultdict(dict)
-        self.forks: list[tuple[int, int]] = []
+        self.depth: list[int] = []
+        self.forks: dict[tuple[bytes, int], list[int]] = {}
         self._at: dict[tuple[bytes, int], int] = {}
         self._waiting: dict[Cid, list[Record]] = defaultdict(list)
         for record in records:
@@ -62,13 +64,17 @@ class Dag:
         position = len(self.records)
         self.index[record.cid] = position
         self.records.append(record)
-        self.past.append(tuple(self.index[cid] for cid in record.past()))
-        other = self._at.setdefault((record.author, record.seq), position)
+        past = tuple(self.index[cid] for cid in record.past())
+        self.past.append(past)
+        self.depth.append(1 + max((self.depth[at] for at in past), default=-1))
+        number = (record.author, record.seq)
+        other = self._at.setdefault(number, position)
         if other != position:
-            self.forks.append((other, position))
+            self.forks.setdefault(number, [other]).append(position)
         if record.kind == "seal":
             here = self.seals[record.epoch]
-            if record.author not in here or record.cid < self.records[here[record.author]].cid:
+            other_seal = self.records[here[record.author]] if record.author in here else None
+            if other_seal is None or (record.seq, record.cid) < (other_seal.seq, other_seal.cid):
                 here[record.author] = position
 
 

@@ -97,6 +97,9 @@ class View:
         self.pooled: set[Cid] = set()  # experiments that the solo frontier has
         self.frontier_why: dict[Cid, str] = {}
         self.ledger = Ledger()
+        self._runs: dict[
+            tuple[Cid, bytes], tuple[int, bytes]
+        ] = {}  # (task, weights) → first claim's round, author
         self._reach: dict[bytes, Reach] = {}
         self._unacked: set[int] = set()
         self._round_epochs: list[int] = []
@@ -127,12 +130,16 @@ class View:
         self.ledger.round = round_
         self._round_epochs.append(epoch)
         trusted = dict(self.ledger.trust)
-        fresh = sorted(self._newly_acknowledged(sealed, trusted, total), key=lambda record: record.cid)
+        # by depth, so that what a record rests on is taken before it when one round acknowledges both
+        fresh = sorted(
+            self._newly_acknowledged(sealed, trusted, total),
+            key=lambda record: (self.dag.depth[self.dag.index[record.cid]], record.cid),
+        )
         for who in self.dag.seals[epoch]:
             self._member(who).round_seen = round_
         for record in fresh:
             self.ack[record.cid] = round_
-        self._ban_forks(round_)
+        self._ban_forks(fresh)
         for record in fresh:
             if not self.ledger.account(record.author).banned:
                 self._acknowledge(record, round_)
@@ -166,14 +173,14 @@ class View:
         self._unacked.difference_update(fresh)
         return [self.dag.records[position] for position in fresh]
 
-    def _ban_forks(self, round_: int) -> None:
-        for a, b in self.dag.forks:
-            one, two = self.dag.records[a], self.dag.records[b]
-            rounds = (self.ack.get(one.cid), self.ack.get(two.cid))
-            if round_ in rounds and None not in rounds:
+    def _ban_forks(self, fresh: list[Record]) -> None:
+        for record in fresh:
+            twins = self.dag.forks.get((record.author, record.seq), ())
+            seen = [cid for cid in (self.dag.records[at].cid for at in twins) if cid in self.ack]
+            if len(seen) > 1:
                 self.ledger.ban(
-                    one.author, "equivocation", max(one.cid, two.cid),
-                    f"Two different records with the same number {one.seq} were signed: the key is dead.",
+                    record.author, "equivocation", max(seen),
+                    f"Two different records with the same number {record.seq} were signed: the key is dead.",
                 )  # fmt: skip
 
     # ---- what an acknowledged record changes
@@ -237,10 +244,11 @@ class View:
             self.crashed.add(record.cid)
             self.notes[record.cid] = "The run crashed: there is nothing to verify."
             return
-        fault = self._claim_fault(record, body)
+        fault = self._claim_fault(record, body, round_)
         if fault:
             self.notes[record.cid] = fault
             return
+        self._runs.setdefault((body.task, body.params or b""), (round_, record.author))
         claim = Claim(record.cid, record, self.tasks[body.task], round_)
         self._begin(claim, record, round_)
 
@@ -254,7 +262,9 @@ class View:
             return
         if claim.announced >= REANNOUNCEMENTS_MAX:
             return
-        fresh = Claim(record.cid, claim.target, claim.task, round_, announced=claim.announced + 1)
+        fresh = Claim(
+            record.cid, claim.target, claim.task, round_, announced=claim.announced + 1, evaded=claim.evaded
+        )
         self._begin(fresh, record, round_)
 
     def _begin(self, claim: Claim, record: Record, round_: int) -> None:
@@ -270,7 +280,7 @@ class View:
         claim.enter("waiting", round_, "Acknowledged; next round's seals decide who verifies it.")
         self.pending.append(claim)
 
-    def _claim_fault(self, record: Record, body: Experiment) -> str:
+    def _claim_fault(self, record: Record, body: Experiment, round_: int) -> str:
         """Why an experiment cannot be a claim at all; empty if it can."""
         task = self.tasks.get(body.task)
         if task is None:
@@ -288,7 +298,15 @@ class View:
             return "Its fingerprint is not the one that its author joined with."
         if self.seed_value(record) is None:
             return "Its author has revealed no onion value for the seed's epoch before it."
-        return ""
+        return self._copy_fault(record, body, round_)
+
+    def _copy_fault(self, record: Record, body: Experiment, round_: int) -> str:
+        """One run is claimed once. Claims of one round by two authors both stand: their seeds tell who ran it."""
+        first = self._runs.get((body.task, body.params or b""))
+        if first is None or (first[0] == round_ and first[1] != record.author):
+            return ""
+        whose = "of its own author" if first[1] == record.author else "of another author"
+        return f"Its weights are those of an earlier claim {whose}: a run counts once."
 
     def body_of(self, experiment: Cid) -> Experiment:
         """The body of an experiment in the set."""
@@ -388,7 +406,8 @@ class View:
                 replay.append(who)
         claim.new_author = not trusted.get(claim.author)
         claim.alone_class = not any(who in claim.twins for who in awake)
-        dealt = draw.share_out(replay, task.segments) if claim.new_author and replay else {}
+        whole = claim.new_author or claim.evaded
+        dealt = draw.share_out(replay, task.segments) if whole and replay else {}
         for who, value in sorted(values.items()):
             if value is None or who == claim.author:
                 continue
@@ -399,7 +418,10 @@ class View:
                 value, claim.cid, blocks=task.blocks, segments=task.segments, steps=body.steps,
                 outcome=who in outcome or not is_drawn, replay=segments,
             )  # fmt: skip
-            (claim.probes if is_drawn else claim.shadows)[who] = probe
+            if (
+                probe.blocks or probe.segments
+            ):  # more verifiers than segments: the last ones have nothing to do
+                (claim.probes if is_drawn else claim.shadows)[who] = probe
         enough = len(claim.probes) >= min(verdicts.QUORUM, len(awake))
         return enough and (bool(replay) or claim.alone_class)
 
@@ -412,7 +434,7 @@ class View:
             before,
             round_,
             epoch,
-            hashlib.sha256(b"".join(record.cid for record in fresh)).digest(),
+            hashlib.sha256(b"".join(sorted(record.cid for record in fresh))).digest(),
             [[c.target.cid, c.verdict] for c in sorted(settled, key=lambda c: c.cid)],
             hashlib.sha256(
                 b"".join(

@@ -17,12 +17,16 @@ ENTRY = ONE  # below this score a node has no trust
 FRAUD_WEIGHT = 5
 ROOT_SHARE = (1, 3)  # roots hold at least this part of all trust
 ROOT_ENDOWMENT = 5 * ONE  # … and at least this, halving every 60 rounds
+ROOT_FLOOR = (
+    ONE >> 10
+)  # … down to this: a mesh that idles for long still has somebody whose seals make rounds
 INFLUENCE_CAP = (1, 4)  # no node has more than this part of the influence
 HALF_LIFE = 60
 
 CREDIT_STEP = 2 * ONE  # an accepted frontier step
 CREDIT_NEGATIVE = ONE // 2  # an audited result that is no step
 SHARE_OUTCOME_PROBE = ONE // 32  # an outcome probe is about 3 % of a run
+SHARE_SHADOWS = ONE // 10  # what all nodes that were not drawn earn together on one claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,9 @@ class Ledger:
             total, own = sum(trust.values()), sum(trust.get(node, 0) for node in roots)
             part, whole = ROOT_SHARE
             need = max(
-                (part * total - whole * own) // (whole - part), ROOT_ENDOWMENT >> (self.round // HALF_LIFE), 0
+                (part * total - whole * own) // (whole - part),
+                ROOT_ENDOWMENT >> (self.round // HALF_LIFE),
+                ROOT_FLOOR,
             )
             for node in roots:
                 amount = trust.get(node, 0) + need // len(roots)

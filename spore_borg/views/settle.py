@@ -10,10 +10,9 @@ import json
 from typing import TYPE_CHECKING
 
 from spore_borg.records.bodies import ONE
-from spore_borg.views import evidence as ev
 from spore_borg.views import reputation as rep
 from spore_borg.views import verdicts
-from spore_borg.views.verdicts import Claim
+from spore_borg.views.verdicts import Claim, Evidence
 
 if TYPE_CHECKING:
     from spore_borg.views.reduce import View
@@ -63,20 +62,16 @@ def _pay_verifiers(view: View, claim: Claim) -> None:
     """Correct evidence earns its share of compute, drawn or not; wrong or missing evidence costs."""
     if claim.verdict not in (verdicts.ACCEPTED, verdicts.REFUTED):
         return
-    listed = {item.author for item in claim.listed()}
-    for who, item in sorted(claim.evidence.items()):
-        if item.reveal is None:
-            if who in listed:
-                view.ledger.lose(
-                    who,
-                    "no-show",
-                    (98, 100),
-                    claim.target.cid,
-                    "It committed to evidence and did not reveal it.",
-                )
-            continue
-        if item.finding is not None:
-            _pay_one(view, claim, who, item.finding, item.reveal.cid)
+    # only what was committed before the opening is evidence: afterwards the author's numbers can be copied
+    answered = set(claim.opening.body.commits) if claim.opening is not None else set()
+    answers = [(who, item) for who, item in sorted(claim.evidence.items()) if item.commit.cid in answered]
+    right = sum(who in claim.shadows and _is_right(claim, item) for who, item in answers)
+    for who, item in answers:
+        if item.finding is not None and item.reveal is not None and item.finding.word != "void":
+            _pay_one(view, claim, item, rep.SHARE_SHADOWS // max(1, right) if who in claim.shadows else None)
+        elif who in claim.probes:
+            text = "It committed to evidence and did not reveal what it was asked for."
+            view.ledger.lose(who, "no-show", (98, 100), claim.target.cid, text)
     for who in sorted(set(claim.probes) - set(claim.evidence)):
         view.ledger.lose(
             who, "no-show", (98, 100), claim.target.cid, "It was drawn and delivered no evidence."
@@ -94,8 +89,19 @@ def _pay_verifiers(view: View, claim: Claim) -> None:
             )
 
 
-def _pay_one(view: View, claim: Claim, who: bytes, finding: ev.Finding, cause: bytes) -> None:
-    said = claim.ruling.get(who)
+def _is_right(claim: Claim, item: Evidence) -> bool:
+    """Whether evidence agrees with the verdict: a pass of what was accepted, no clearing of what was refuted."""
+    if item.finding is None or item.finding.word == "void":
+        return False
+    if claim.verdict == verdicts.REFUTED:
+        return claim.ruling.get(item.author) != "clear"
+    return item.finding.word == "pass" and claim.ruling.get(item.author) != "fraud"
+
+
+def _pay_one(view: View, claim: Claim, item: Evidence, most: int | None) -> None:
+    """Pay or charge for one node's evidence; ``most``: what it can earn at most, if it was not drawn."""
+    assert item.reveal is not None, "checked by the caller"
+    who, cause, said = item.author, item.reveal.cid, claim.ruling.get(item.author)
     if claim.verdict == verdicts.REFUTED and said == "clear":
         view.ledger.lose(
             who, "passed a fraud", (1, 2), cause, "Its evidence vouched for what a jury refuted."
@@ -106,7 +112,7 @@ def _pay_one(view: View, claim: Claim, who: bytes, finding: ev.Finding, cause: b
             who, "wrong accusation", (9, 10), cause, "Its evidence accused an author whom a jury cleared."
         )
         return
-    if finding.word == "void" or (claim.verdict == verdicts.ACCEPTED and finding.word == "fail"):
+    if not _is_right(claim, item):
         return
     probe = claim.probes.get(who) or claim.shadows[who]
     amount = (rep.SHARE_OUTCOME_PROBE if probe.blocks else 0) + ONE * len(
@@ -115,7 +121,7 @@ def _pay_one(view: View, claim: Claim, who: bytes, finding: ev.Finding, cause: b
     view.ledger.earn(
         who,
         "verification",
-        amount,
+        amount if most is None else min(amount, most),
         cause,
         "It recomputed a part of a claim, and the numbers agree with the verdict.",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spore_borg.records.bodies import Experiment, Task
+from spore_borg.records.bodies import Experiment, Open, Task
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.views import evidence as ev
@@ -53,6 +53,7 @@ class Claim:
         candidates: trusted nodes that could be drawn; twins: those of them with the author's fingerprint.
         new_author: the author had no trust, so the whole run is replayed.
         alone_class: nobody else of the author's fingerprint could replay.
+        evaded: the author once knew what was drawn and did not open it, so the whole run is replayed from then on.
     """
 
     cid: Cid
@@ -70,6 +71,7 @@ class Claim:
     quorum: int = QUORUM
     new_author: bool = False
     alone_class: bool = False
+    evaded: bool = False
     evidence: dict[bytes, Evidence] = field(default_factory=dict)
     openings: list[tuple[int, Record]] = field(default_factory=list)
     opening: Record | None = None
@@ -198,10 +200,8 @@ def _after_commit(claim: Claim, round_: int) -> None:
 
 def _after_open(claim: Claim, round_: int) -> None:
     for at, record in sorted(claim.openings, key=lambda item: (item[0], item[1].cid)):
-        answered = set(record.body.commits)
-        due = [e for who, e in claim.evidence.items() if who in claim.probes and e.commit_round <= at - 2]
-        if any(e.commit.cid not in answered for e in due):
-            continue  # it passes somebody over: no opening at all
+        if _leaves_out(claim, at, record.body):
+            continue  # no opening at all
         fault = ev.opening_fault(claim.body, claim.task, record.body)
         if fault:
             claim.settle(REFUTED, round_, f"The author's own opening refutes the claim: {fault}.")
@@ -214,7 +214,22 @@ def _after_open(claim: Claim, round_: int) -> None:
             return
         claim.opening = None
     if _late(claim, round_):
+        claim.evaded = True
         claim.settle(VOID, round_, "The author did not open the claim in time.")
+
+
+def _leaves_out(claim: Claim, at: int, opening: Open) -> bool:
+    """Whether an opening came before the commits were complete, passes one over, or hides a drawn step."""
+    if at <= claim.round_stage:
+        return True
+    answered, inner = set(opening.commits), {(segment, step) for segment, step, _ in opening.inner}
+    for who, item in claim.evidence.items():
+        if who in claim.probes and item.commit.cid in answered:
+            if not inner.issuperset(claim.probes[who].segments):
+                return True
+        elif who in claim.probes and item.commit_round <= claim.round_stage:
+            return True
+    return False
 
 
 def _after_reveal(claim: Claim, round_: int) -> None:
