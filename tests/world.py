@@ -5,17 +5,20 @@ Honest nodes compute from ``truth``; liars claim something else. Everything is s
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from dataclasses import dataclass, field
 
+from spore_borg.policies import prover
+from spore_borg.policies.verifier import Duty, duties
 from spore_borg.records import bodies, keys, onion
 from spore_borg.records.cid import RAW, Cid
 from spore_borg.records.envelope import Record, sign
-from spore_borg.policies import prover
-from spore_borg.policies.verifier import Duty, duties
+from spore_borg.records.merkle import state_digest
 from spore_borg.views.draw import run_seed
 from spore_borg.views.reduce import View, invitation_message
+from spore_borg.views.verdicts import Claim
 
 BLOCKS, SEGMENTS, STEPS, VAL_BYTES = 8, 4, 40, 1000
 ONION = 256
@@ -36,7 +39,7 @@ class Truth:
 
     def losses(self) -> tuple[int, ...]:
         rng = random.Random(self.seed)
-        return tuple(self.quality * VAL_BYTES // BLOCKS + rng.randint(-10**6, 10**6) for _ in range(BLOCKS))
+        return tuple(self.quality * VAL_BYTES // BLOCKS + rng.randint(-(10**6), 10**6) for _ in range(BLOCKS))
 
     def digest(self, step: int) -> bytes:
         return h("state", self.recipe, self.seed, step)
@@ -48,7 +51,11 @@ class SimNode:
 
     name: str
     seed: int
-    kind: str = "honest"  # honest, metric (fabricates), process (lies about training), lazy, asleep
+    # honest, asleep; as an author: metric (fabricates losses), process (lies about training), closed (never opens),
+    # skips (its openings pass over ``skipped``), hides (opens no inner step), twists (opens other losses than claimed);
+    # as a verifier: lazy (evidence out of thin air), mute (commits, never reveals), sham (reveals something else),
+    # idle (does not verify), copycat (commits after the opening, to the author's numbers)
+    kind: str = "honest"
     fingerprint: bytes = b"F" * 32
     onion_values: onion.Onion = field(init=False)
     key: keys.SigningKey = field(init=False)
@@ -58,6 +65,9 @@ class SimNode:
     runs: dict[Cid, prover.Run] = field(default_factory=dict)
     found: dict[tuple[Cid, object], tuple[bytes, prover.Found, Cid]] = field(default_factory=dict)
     announced: set[tuple[Cid, int]] = field(default_factory=set)
+    opened: set[tuple[Cid, int]] = field(default_factory=set)
+    skipped: bytes = b""
+    work: int = 0  # training segments computed, for itself and for others
 
     def __post_init__(self) -> None:
         self.key = keys.SigningKey(h("key", self.name, self.seed))
@@ -78,10 +88,18 @@ class World:
         self.mesh: Cid | None = None
         self.qualities: dict[bytes, int] = {}
 
-    def write(self, node: SimNode, body: bodies.Body, epoch: int | None = None) -> Record:
+    def write(
+        self,
+        node: SimNode,
+        body: bodies.Body,
+        epoch: int | None = None,
+        parents: tuple[Cid, ...] | None = None,
+    ) -> Record:
+        """Sign and publish; by default now and having seen everything."""
         record = sign(
             node.key, body, mesh=self.mesh, seq=node.seq, prev=node.prev,
-            epoch=self.epoch if epoch is None else epoch, parents=tuple(sorted(self.heads)[:64]),
+            epoch=self.epoch if epoch is None else epoch,
+            parents=tuple(sorted(self.heads)[:64]) if parents is None else parents,
         )  # fmt: skip
         node.seq, node.prev = node.seq + 1, record.cid
         self.heads -= set(record.past())
@@ -101,9 +119,22 @@ class World:
         self.task = self.write(
             root,
             bodies.Task(
-                name="toy", metric="val_bpb", direction="min", unit="nano-bits/byte", sigma=5_000_000, gain_min=10_000_000,
-                budget_flops=1, segments=SEGMENTS, blocks=BLOCKS, block_tokens=10, val_bytes=VAL_BYTES, tolerance=1000,
-                data=Cid.of(b"data", RAW), evaluator=h("eval"), spec={}, baseline={"x": 0},
+                name="toy",
+                metric="val_bpb",
+                direction="min",
+                unit="nano-bits/byte",
+                sigma=5_000_000,
+                gain_min=10_000_000,
+                budget_flops=1,
+                segments=SEGMENTS,
+                blocks=BLOCKS,
+                block_tokens=10,
+                val_bytes=VAL_BYTES,
+                tolerance=1000,
+                data=Cid.of(b"data", RAW),
+                evaluator=h("eval"),
+                spec={},
+                baseline={"x": 0},
             ),  # fmt: skip
         ).cid
 
@@ -122,17 +153,27 @@ class World:
         self.write(
             node,
             bodies.Join(
-                family="CPU_TEST", device="toy", memory_mb=1, cores=1, fingerprint=node.fingerprint,
-                anchor=node.onion_values.anchor, role="research", agent="sim", invite=invite, stamp=None,
+                family="CPU_TEST",
+                device="toy",
+                memory_mb=1,
+                cores=1,
+                fingerprint=node.fingerprint,
+                anchor=node.onion_values.anchor,
+                role="research",
+                agent="sim",
+                invite=invite,
+                stamp=None,
             ),  # fmt: skip
         )
 
-    def experiment(self, node: SimNode, quality: int, base: Cid | None, view: View, label: object = None) -> Record:
+    def experiment(
+        self, node: SimNode, quality: int, base: Cid | None, view: View, label: object = None
+    ) -> Record:
         """A run whose true quality is ``quality`` nano-bits per byte; liars claim more."""
         seed_epoch = self.epoch - 1
         value = node.onion_values.value(seed_epoch - node.join_epoch)
         bases = (base,) if base else ()
-        recipe: dict[str, int | bool | str] = {"x": quality if label is None else hash(label) % 2**31}
+        recipe: dict[str, int | bool | str] = {"x": quality if label is None else str(label)}
         seed = run_seed(value, self.task, bases)
         truth = Truth(quality, seed, h(sorted(recipe.items())))
         losses, digests = truth.losses(), [truth.digest(k * STEPS // SEGMENTS) for k in range(SEGMENTS)]
@@ -141,10 +182,10 @@ class World:
         if node.kind == "process":
             digests = [h("made up", k) for k in range(SEGMENTS)]
         params, tail = h("params", truth.recipe, seed), h("tail", seed)
-        from spore_borg.records.merkle import state_digest
-
         digests.append(state_digest(params, tail))
-        run = prover.Run(losses, tuple(digests), params, tail, h("ls", seed, node.name), h("ss", seed, node.name))
+        run = prover.Run(
+            losses, tuple(digests), params, tail, h("ls", seed, node.name), h("ss", seed, node.name)
+        )
         facts = prover.Facts(
             recipe, "test", "because", bases, seed_epoch, "CPU_TEST", node.fingerprint, 1, STEPS, 1, 1, ()
         )
@@ -153,6 +194,7 @@ class World:
         body = prover.claim_body(self.task, task, facts, run, Cid.of(params, RAW), states, "kept")
         record = self.write(node, body)
         node.runs[record.cid], self.truth[record.cid] = run, truth
+        node.work += 0 if node.kind == "process" else SEGMENTS
         return record
 
     # what a worker would recompute
@@ -167,39 +209,81 @@ class World:
             liar = view_kind(self, view, duty.experiment) == "process"
             start = h("made up", segment) if liar and segment else truth.digest(first)
             segments.append((segment, step, start, truth.digest(first + step), end))
-        found = prover.Found(body.params, tuple((b, losses[b]) for b in duty.probe.blocks), tuple(segments), 1)
+        found = prover.Found(
+            body.params, tuple((b, losses[b]) for b in duty.probe.blocks), tuple(segments), 1
+        )
         if node.kind == "lazy":
             return prover.Found(body.params, tuple((b, 1) for b in duty.probe.blocks), tuple(segments), 1)
+        node.work += len(segments)
         return found
 
     def last_digest(self, truth: Truth) -> bytes:
-        from spore_borg.records.merkle import state_digest
-
         return state_digest(h("params", truth.recipe, truth.seed), h("tail", truth.seed))
 
     def perform(self, node: SimNode, view: View) -> None:
+        """Everything that this node owes now, or what its kind does instead."""
         for duty in duties(view, node.key.public):
             claim = view.claims[duty.experiment]
             where = (duty.claim, duty.named)
             if duty.what == "open":
-                truth = self.truth[duty.experiment]
-                inner = {
-                    (segment, step): truth.digest(segment * STEPS // SEGMENTS + step)
-                    for segment, step in prover.asked_inner(claim)
-                }
-                self.write(node, prover.opening(claim, node.runs[duty.experiment], inner))
-            elif duty.what in ("probe", "jury", "shadow") and where not in node.found:
-                found = self.recompute(node, duty, view)
-                nonce = h("nonce", node.name, where)[:16]
-                commit = self.write(node, prover.commit_body(duty.claim, node.key.public, nonce, found, duty.named))
-                node.found[where] = (nonce, found, commit.cid)
-            elif duty.what == "reveal" and where in node.found:
+                if node.kind != "closed" and (claim.cid, claim.round_stage) not in node.opened:
+                    node.opened.add((claim.cid, claim.round_stage))
+                    self.write(node, self.opening(node, claim))
+            elif duty.what in ("probe", "jury", "shadow"):
+                if where not in node.found and node.kind not in ("idle", "copycat"):
+                    self.commit(node, duty, self.recompute(node, duty, view))
+            elif duty.what == "reveal" and where in node.found and node.kind != "mute":
                 nonce, found, commit_cid = node.found[where]
+                if node.kind == "sham":
+                    found = dataclasses.replace(
+                        found, cpu_ms=2, losses=tuple((b, n + 1) for b, n in found.losses)
+                    )
                 self.write(node, prover.reveal_body(duty.claim, commit_cid, nonce, found))
-                node.found[where] = (nonce, found, commit_cid)
             elif duty.what == "announce" and (duty.experiment, claim.announced) not in node.announced:
                 node.announced.add((duty.experiment, claim.announced))
                 self.write(node, bodies.Announce(target=duty.experiment))
+        if node.kind == "copycat":
+            self.copy(node, view)
+
+    def opening(self, node: SimNode, claim: Claim) -> bodies.Open:
+        """The author's opening, or what its kind makes of it."""
+        truth = self.truth[claim.target.cid]
+        asked = prover.asked_inner(claim) if node.kind != "hides" else ()
+        inner = {(s, step): truth.digest(s * STEPS // SEGMENTS + step) for s, step in asked}
+        body = prover.opening(claim, node.runs[claim.target.cid], inner)
+        if node.kind == "skips":
+            kept = [e.commit.cid for e in claim.evidence.values() if e.author != node.skipped]
+            body = dataclasses.replace(body, commits=tuple(kept))
+        if node.kind == "twists":
+            body = dataclasses.replace(body, losses=(body.losses[0] + 1, *body.losses[1:]))
+        return body
+
+    def commit(self, node: SimNode, duty: Duty, found: prover.Found) -> None:
+        """Publish the hash of evidence and remember it."""
+        where = (duty.claim, duty.named)
+        nonce = h("nonce", node.name, where)[:16]
+        commit = self.write(node, prover.commit_body(duty.claim, node.key.public, nonce, found, duty.named))
+        node.found[where] = (nonce, found, commit.cid)
+
+    def copy(self, node: SimNode, view: View) -> None:
+        """Wait for the opening, then commit to its numbers and reveal them at once."""
+        for claim in view.pending:
+            probe = claim.probes.get(node.key.public) or claim.shadows.get(node.key.public)
+            openings = [r for r in view.dag.records if r.kind == "open" and r.body.target == claim.cid]
+            if probe is None or not openings or (claim.cid, None) in node.found:
+                continue
+            opened = openings[0].body
+            inner = {(s, step): digest for s, step, digest in opened.inner}
+            segments = tuple(
+                (s, n, opened.digests[s], inner.get((s, n), b"0" * 32), opened.digests[s + 1])
+                for s, n in probe.segments
+            )
+            losses = tuple((b, opened.losses[b]) for b in probe.blocks)
+            found = prover.Found(claim.body.params, losses, segments, 1)
+            duty = Duty("probe", claim.cid, claim.target.cid, probe)
+            self.commit(node, duty, found)
+            nonce, found, cid = node.found[claim.cid, None]
+            self.write(node, prover.reveal_body(claim.cid, cid, nonce, found))
 
     def seal(self, node: SimNode, view: View) -> None:
         value = node.onion_values.value(self.epoch - node.join_epoch)
@@ -219,6 +303,35 @@ class World:
             if node.kind != "asleep":
                 self.seal(node, view)
         return View(self.records)
+
+    def populate(self, *names: str, root: str = "root", **kinds: str) -> View:
+        """Found the mesh, let the named nodes join by invitation, and wait until they are trusted."""
+        first = SimNode(root, self.seed)
+        self.found(first)
+        self.tick()
+        for name in names:
+            self.join(SimNode(name, self.seed), self.invite(first))
+        view = self.tick()
+        for _ in range(2):
+            view = self.tick()
+        for name, kind in kinds.items():
+            self.nodes[name].kind = kind
+        return view
+
+    def run(self, epochs: int) -> View:
+        """Some epochs in which nodes only do their duties."""
+        view = View(self.records)
+        for _ in range(epochs):
+            view = self.tick()
+        return view
+
+    def claim(
+        self, author: str, quality: int = 10**9, base: Cid | None = None, epochs: int = 8
+    ) -> tuple[View, Claim]:
+        """One experiment and the epochs that a verdict takes."""
+        record = self.experiment(self.nodes[author], quality, base, View(self.records))
+        view = self.run(epochs)
+        return view, view.claims[record.cid]
 
 
 def view_kind(world: World, view: View, experiment: Cid) -> str:

@@ -72,10 +72,10 @@ def _pay_verifiers(view: View, claim: Claim) -> None:
         elif who in claim.probes:
             text = "It committed to evidence and did not reveal what it was asked for."
             view.ledger.lose(who, "no-show", (98, 100), claim.target.cid, text)
-    for who in sorted(set(claim.probes) - set(claim.evidence)):
-        view.ledger.lose(
-            who, "no-show", (98, 100), claim.target.cid, "It was drawn and delivered no evidence."
-        )
+    on_time = {who for who, _ in answers} if claim.opening is not None else set(claim.evidence)
+    for who in sorted(set(claim.probes) - on_time):
+        text = "It was drawn and committed to no evidence before the claim was opened."
+        view.ledger.lose(who, "no-show", (98, 100), claim.target.cid, text)
     for who in sorted(claim.jury):
         item = claim.jury[who]
         agreed = claim.ruling.get(who) == ("clear" if claim.verdict == verdicts.ACCEPTED else "fraud")
