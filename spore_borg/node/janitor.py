@@ -30,7 +30,13 @@ async def tidy_forever(hub: Hub, budget_bytes: int) -> None:
 
 def disposable(view: View) -> list[Cid]:
     """State blobs that nobody may ask for any more."""
-    return [state for claim in view.claims.values() if _over(view, claim) for state in claim.body.states]
+    return [state for claim in view.claims.values() if _over(view, claim) for state in _states(claim)]
+
+
+def _states(claim: verdicts.Claim) -> set[Cid]:
+    """The states of a run, and those that a dispute asked for."""
+    disputed = () if claim.states is None else claim.states.body.states
+    return {*claim.body.states, *(blob for _, before, after in disputed for blob in (before, after))}
 
 
 def _over(view: View, claim: verdicts.Claim) -> bool:

@@ -6,6 +6,7 @@ What to do is decided by ``policies.verifier``; numbers come from the worker; no
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,10 +20,11 @@ from spore_borg.node.hub import Hub
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import prover
 from spore_borg.policies.verifier import Duty, duties
-from spore_borg.records.bodies import Announce
+from spore_borg.records.bodies import STEP_PPM_MAX, Announce, Trace, TraceStates
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerRefused
+from spore_borg.views import onestep
 from spore_borg.views.draw import Probe
 from spore_borg.views.verdicts import Claim
 
@@ -110,6 +112,10 @@ class Verifier:
         match duty.what:
             case "open":
                 await self._open(claim)
+            case "trace":
+                await self._trace(claim, duty)
+            case "states":
+                await self._states(claim, duty)
             case "reveal":
                 self._reveal(claim, duty)
             case "announce":
@@ -124,15 +130,15 @@ class Verifier:
         kind = {"jury": "jury service", "shadow": "shadow verification"}.get(duty.what, "verification")
         self.busy(f"{kind} of {str(duty.experiment)[-8:]}")
         began = time.monotonic()
-        found = await self._recompute(claim, duty.probe)
+        found = await self._judge_steps(claim) if duty.steps else await self._recompute(claim, duty.probe)
         nonce = secrets.token_bytes(16)
         body = prover.commit_body(duty.claim, self.hub.me, nonce, found, duty.named)
         self.evidence.put(body.digest, pack_found(nonce, found))
         self.hub.write(body)
         self.hub.event(
             "evidence",
-            f"{kind}: {len(found.losses)} blocks and {len(found.segments)} segments of {str(duty.experiment)[-8:]} "
-            f"recomputed in {time.monotonic() - began:.1f} s",
+            f"{kind}: {len(found.losses)} blocks, {len(found.segments)} segments and {len(found.steps)} single steps "
+            f"of {str(duty.experiment)[-8:]} recomputed in {time.monotonic() - began:.1f} s",
         )
 
     async def _recompute(self, claim: Claim, probe: Probe) -> prover.Found:
@@ -173,12 +179,12 @@ class Verifier:
         start, inner, end = (bytes.fromhex(answer[name]) for name in ("start", "inner", "end"))
         return start, inner, end, int(answer.get("cpu_ms", 0))
 
-    async def _call(self, op: str, params: dict[str, Any], unusable: dict[str, Any]) -> dict[str, Any]:
-        """Ask the worker; what an author published and the harness cannot use counts as zeros, which fit no claim."""
+    async def _call(self, op: str, params: dict[str, Any], unusable: dict[str, Any] | None) -> dict[str, Any]:
+        """Ask the worker; what an author published and the harness cannot use is ``unusable``, which fits no claim."""
         try:
             return await self.worker.call(op, params, timeout_s=PROBE_TIMEOUT_S)
         except WorkerRefused as error:
-            if error.fields.get("kind") not in ("data", "recipe", "crashed"):
+            if unusable is None or error.fields.get("kind") not in ("data", "recipe", "crashed"):
                 raise
             self.hub.event("unusable", f"{op}: {error}")
             return unusable
@@ -195,6 +201,86 @@ class Verifier:
             raise BorgError(detail="the evidence behind this node's commit is lost")
         nonce, found = unpack_found(kept)
         self.hub.write(prover.reveal_body(duty.claim, item.commit.cid, nonce, found))
+
+    # ---- a disputed segment, step by step
+
+    async def _trace(self, claim: Claim, duty: Duty) -> None:
+        """Tell every state of the disputed segment as this node computes it."""
+        assert duty.named is not None, "a trace answers a dispute"
+        segment = duty.named[1]
+        self.busy(f"tracing segment {segment} of {str(duty.experiment)[-8:]}")
+        unusable = {"digests": [ZERO.hex()] * (claim.disputed_steps() + 1)}
+        answer = await self._traced(claim, segment, {}, unusable)
+        body = Trace(target=claim.cid, segment=segment, digests=tuple(map(bytes.fromhex, answer["digests"])))
+        if claim.author == self.hub.me and (fault := self._own_fault(claim, segment, body)):
+            raise BorgError(detail=f"this node cannot show its own training again: {fault}")
+        self.hub.write(body)
+        self.hub.event(
+            "traced", f"{len(body.digests) - 1} steps of segment {segment} of {str(duty.experiment)[-8:]}"
+        )
+
+    def _own_fault(self, claim: Claim, segment: int, body: Trace) -> str:
+        assert claim.opening is not None, "a dispute follows an opening"
+        return onestep.trace_fault(claim.opening.body, segment, claim.disputed_steps(), body.digests)
+
+    async def _states(self, claim: Claim, duty: Duty) -> None:
+        """Publish the own states around the steps that the jury recomputes."""
+        assert duty.named is not None, "states answer a dispute"
+        segment, steps = duty.named[1], [step for step in duty.steps if step]
+        self.busy(f"publishing states of segment {segment} of {str(duty.experiment)[-8:]}")
+        out = self.hub.home.work / f"trace-{str(claim.cid)[-16:]}"
+        try:
+            save = sorted({*steps, *(step - 1 for step in steps)})
+            answer = await self._traced(claim, segment, {"save": save, "out_dir": str(out)}, None)
+            blobs = {
+                int(step): self.hub.blobs.put_file(Path(path), move=True) for step, path in answer["saved"]
+            }
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        states = tuple((step, blobs[step - 1], blobs[step]) for step in steps)
+        self.hub.write(TraceStates(target=claim.cid, segment=segment, states=states))
+        self.hub.event("published", f"states around {len(steps)} steps of {str(duty.experiment)[-8:]}")
+
+    async def _traced(
+        self, claim: Claim, segment: int, extra: dict[str, Any], unusable: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        data = await self.fetch(claim.task.data)
+        state = claim.body.states[segment - 1] if segment else None
+        job = {
+            "task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data), "segment": segment,
+            "seed": self._seed(claim), "state_path": None if state is None else str(await self.fetch(state)), **extra,
+        }  # fmt: skip
+        return await self._call("trace", job, unusable)
+
+    async def _judge_steps(self, claim: Claim) -> prover.Found:
+        """The relative error of each disputed step, from the author's state before it, on this node's hardware."""
+        assert claim.named is not None, "a jury serves in a dispute"
+        segment, told = claim.named[1], claim.traces[claim.author][1].body.digests
+        given = {} if claim.states is None else {step: (a, b) for step, a, b in claim.states.body.states}
+        start = claim.body.states[segment - 1] if segment else None
+        data = await self.fetch(claim.task.data)
+        common = {
+            "task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data), "segment": segment,
+            "seed": self._seed(claim),
+        }  # fmt: skip
+        steps, cpu_ms = [], 0
+        for step in claim.steps:
+            before, after = given[step] if step else (start, None)
+            job = {
+                **common, "step": step, "before_path": None if before is None else str(await self.fetch(before)),
+                "after_path": None if after is None else str(await self.fetch(after)),
+            }  # fmt: skip
+            answer = await self._call(
+                "step_distance", job, {"before": ZERO.hex(), "after": None, "ppm": STEP_PPM_MAX}
+            )
+            said = (answer["before"], answer["after"])
+            due = (told[max(0, step - 1)].hex(), told[step].hex() if step else None)
+            steps.append((step, int(answer["ppm"]) if said == due else STEP_PPM_MAX))
+            cpu_ms += int(answer.get("cpu_ms", 0))
+        if claim.author != self.hub.me:
+            for blob in {blob for pair in given.values() for blob in pair}:
+                self.hub.blobs.remove(blob)  # large, and the author keeps them until the verdict
+        return prover.Found(None, (), (), cpu_ms, tuple(steps))
 
     # ---- an author's side
 

@@ -22,10 +22,11 @@ class Duty:
     """Something to do on one claim.
 
     Attributes:
-        what: open, reveal, jury, probe, shadow or announce.
+        what: open, trace, states, reveal, jury, probe, shadow or announce.
         claim: the record that asked for verification; experiment: what is verified.
         probe: for probe, shadow and jury: what to recompute.
-        named: for jury: what the dispute is about.
+        named: for trace, states and jury: what the dispute is about.
+        steps: for jury and states: the single steps that are recomputed, instead of a probe.
     """
 
     what: str
@@ -33,9 +34,10 @@ class Duty:
     experiment: Cid
     probe: Probe = Probe((), ())
     named: ev.Named | None = None
+    steps: tuple[int, ...] = ()
 
 
-ORDER = ("open", "reveal", "jury", "probe", "announce", "shadow")
+ORDER = ("open", "trace", "states", "reveal", "jury", "probe", "announce", "shadow")
 
 
 def duties(view: View, me: bytes) -> list[Duty]:
@@ -49,6 +51,8 @@ def duties(view: View, me: bytes) -> list[Duty]:
 
 
 def _on_claim(claim: Claim, me: bytes, trusted: dict[bytes, int]) -> list[Duty]:
+    if claim.stage == "dispute" and claim.phase != "jury":
+        return _show(claim, me)
     if claim.author == me:
         mine = any(at > claim.round_stage for at, _ in claim.openings)  # an earlier one does not count
         return [Duty("open", claim.cid, claim.target.cid)] if claim.stage == "committed" and not mine else []
@@ -69,12 +73,23 @@ def _on_claim(claim: Claim, me: bytes, trusted: dict[bytes, int]) -> list[Duty]:
     return []
 
 
+def _show(claim: Claim, me: bytes) -> list[Duty]:
+    """Before a one-step jury: author and accusers tell every state, then the author publishes some of them."""
+    if claim.phase == "trace" and me in claim.tracers() and me not in claim.traces:
+        return [Duty("trace", claim.cid, claim.target.cid, named=claim.named)]
+    if claim.phase == "states" and me == claim.author and claim.states is None:
+        return [Duty("states", claim.cid, claim.target.cid, named=claim.named, steps=claim.steps)]
+    return []
+
+
 def _jury(claim: Claim, me: bytes, trusted: dict[bytes, int]) -> list[Duty]:
     assert claim.named is not None, "checked by the caller"
     if claim.has_named(me) or not trusted.get(me):
         return []
     if me in claim.jury:
         return [Duty("reveal", claim.cid, claim.target.cid, named=claim.named)]
+    if claim.steps:
+        return [Duty("jury", claim.cid, claim.target.cid, named=claim.named, steps=claim.steps)]
     tier, number = claim.named
     if tier == ev.REPLAY:
         if me not in claim.twins:

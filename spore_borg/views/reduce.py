@@ -200,7 +200,7 @@ class View:
                 self._experiment(record, round_)
             case "announce":
                 self._announce(record, round_)
-            case "attest_commit" | "attest_reveal" | "open":
+            case "attest_commit" | "attest_reveal" | "open" | "trace" | "trace_states":
                 self._evidence(record, round_)
             case _:
                 pass  # genesis, seal and intent act through the graph or through policies
@@ -332,6 +332,10 @@ class View:
             verdicts.take_commit(claim, record, round_)
         elif record.kind == "attest_reveal":
             verdicts.take_reveal(claim, record, round_)
+        elif record.kind == "trace":
+            verdicts.take_trace(claim, record, round_)
+        elif record.kind == "trace_states":
+            verdicts.take_states(claim, record)
         elif record.author == claim.author:
             claim.openings.append((round_, record))
 
@@ -362,7 +366,14 @@ class View:
     ) -> None:
         if claim.stage == "waiting" and round_ > claim.round_ack:
             self._draw(claim, round_, epoch, trusted, live)
-        verdicts.advance(claim, round_, trusted, live)
+        traced = claim.stage == "dispute" and claim.phase == "trace"
+        verdicts.advance(claim, round_, trusted, live, self._chance(claim, epoch, trusted) if traced else None)
+
+    def _chance(self, claim: Claim, epoch: int, trusted: dict[bytes, int]) -> bytes | None:
+        """The onion values that trusted nodes other than the author reveal in an epoch, as one; None without any."""
+        judges = sorted(who for who in self.dag.seals[epoch] if trusted.get(who) and who != claim.author)
+        values = [value for who in judges if (value := self.value(who, epoch)) is not None]
+        return hashlib.sha256(b"spore-borg/chance\0" + b"".join(values)).digest() if values else None
 
     def _draw(
         self, claim: Claim, round_: int, epoch: int, trusted: dict[bytes, int], live: set[bytes]

@@ -222,7 +222,7 @@ def _attestation(
     if jury and claim.named is not None:
         said = claim.ruling.get(who, "")
         word = {"fraud": "fail", "clear": "pass", "between": "void"}.get(said, word)
-        note = f"jury: recomputed {verdicts.describe(claim.named)}"
+        note = f"jury: recomputed {_recomputed(claim, item)}"
     elif not note and probe is not None:
         note = f"{len(probe.blocks)} blocks to evaluate, {len(probe.segments)} segments to replay"
     tier = "jury" if jury else "+".join(t for t, on in _tiers(probe) if on)
@@ -236,6 +236,18 @@ def _attestation(
         "tolerance": str(claim.task.tolerance), "detail": json.dumps(_detail(claim, reveal)),
         "round": item.reveal_round if item else None,
     }  # fmt: skip
+
+
+def _recomputed(claim: Claim, item: Evidence | None) -> str:
+    """What a juror recomputed; for single steps with the largest relative error that it found."""
+    assert claim.named is not None, "a jury recomputes what a dispute names"
+    what = verdicts.describe(claim.named)
+    answered = item.reveal.body.steps if item and item.reveal else ()
+    if not answered:
+        return what
+    steps = ", ".join(str(step) for step, _ in answered)
+    worst = max(ppm for _, ppm in answered)
+    return f"steps {steps} of {what}; largest relative error {worst} ppm"
 
 
 def _tiers(probe: Any) -> list[tuple[str, bool]]:
@@ -256,6 +268,7 @@ def _detail(claim: Claim, reveal: Record | None) -> Row:
             for k, step, start, _inner, end in reveal.body.segments
             if k + 1 < len(opened.digests)
         ],
+        "steps": [[step, ppm] for step, ppm in reveal.body.steps],
         "weights": reveal.body.params == claim.body.params if reveal.body.params else None,
         "cpu_ms": reveal.body.cpu_ms,
     }

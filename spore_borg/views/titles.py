@@ -43,11 +43,9 @@ def _words(view: View, record: Record) -> str:
         case "open":
             return f"Opens its claim for {len(body.commits)} verifier(s)"
         case "attest_reveal":
-            steps = f", {len(body.steps)} single steps" if body.steps else ""
-            return f"Evidence: {len(body.losses)} blocks, {len(body.segments)} segments{steps}"
-        case "trace":
-            return f"Every step of segment {body.segment}: {len(body.digests) - 1} of them"
-        case "trace_states":
-            return f"States around {len(body.states)} disputed steps of segment {body.segment}"
+            return f"Evidence: {len(body.losses)} blocks, {len(body.segments)} segments, {len(body.steps)} single steps"
+        case "trace" | "trace_states":
+            what = "Every state" if record.kind == "trace" else "States around disputed steps"
+            return f"{what} of segment {body.segment}"
         case _:
             return record.kind

@@ -14,6 +14,7 @@ from spore_borg.records.bodies import Experiment, Open, Task
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.views import evidence as ev
+from spore_borg.views import onestep
 from spore_borg.views.draw import Probe
 
 ROUNDS_TO_DRAW = 12  # so long a claim waits for somebody who can verify it
@@ -51,6 +52,10 @@ class Claim:
         probes: what each drawn node is asked; shadows: the same for nodes that were not drawn.
         evidence, jury: by node; jury only where a dispute names something.
         candidates: trusted nodes that could be drawn; twins: those of them with the author's fingerprint.
+        phase: of a dispute: jury (nodes recompute), or before a one-step jury trace (author and accusers tell every
+            state of the segment) and states (the author publishes those around ``steps``).
+        traces: by node, with the round; steps: what a one-step jury recomputes, 0 is the start state; states:
+            the author's answer.
         new_author: the author had no trust, so the whole run is replayed.
         alone_class: nobody else of the author's fingerprint could replay.
         evaded: the author once knew what was drawn and did not open it, so the whole run is replayed from then on.
@@ -77,6 +82,10 @@ class Claim:
     opening: Record | None = None
     named: ev.Named | None = None
     jury: dict[bytes, Evidence] = field(default_factory=dict)
+    phase: str = "jury"
+    traces: dict[bytes, tuple[int, Record]] = field(default_factory=dict)
+    steps: tuple[int, ...] = ()
+    states: Record | None = None
     ruling: dict[bytes, str] = field(default_factory=dict)
     verdict: str | None = None
     reason: str = "received, not yet acknowledged"
@@ -125,9 +134,27 @@ class Claim:
             return (self.author,)
         if self.stage == "opened":
             return tuple(e.author for e in self.listed() if e.reveal is None)
+        if self.stage == "dispute" and self.phase == "trace":
+            return tuple(sorted(who for who in self.tracers() if who not in self.traces))
+        if self.stage == "dispute" and self.phase == "states":
+            return (self.author,)
         if self.stage == "dispute":
             return tuple(sorted(who for who in trusted if who != self.author and not self.has_named(who)))
         return tuple(sorted(set(self.candidates))) if self.stage == "waiting" else ()
+
+    def accusers(self) -> set[bytes]:
+        """The drawn nodes whose evidence contradicts what the dispute names."""
+        findings = ((e.author, e.finding) for e in self.listed())
+        return {who for who, finding in findings if finding is not None and finding.named == self.named}
+
+    def tracers(self) -> set[bytes]:
+        """Who is asked for every state of the disputed segment."""
+        return {self.author} | self.accusers()
+
+    def disputed_steps(self) -> int:
+        """Number of steps of the disputed segment."""
+        assert self.named is not None, "a dispute names something"
+        return onestep.length(self.named[1], self.task.segments, self.body.steps)
 
     def has_named(self, who: bytes) -> bool:
         """Whether this node's evidence covers what the dispute names."""
@@ -141,7 +168,9 @@ class Claim:
         for pile in (self.evidence, self.jury):
             for who, item in pile.items():
                 if item.reveal is not None:
-                    word = ev.named_word(self.body, self.opening.body, self.named, item.reveal.body)
+                    word = onestep.word(self.steps, item.reveal.body.steps) or ev.named_word(
+                        self.body, self.opening.body, self.named, item.reveal.body
+                    )
                     if word:
                         words[who] = word
         return words
@@ -166,10 +195,28 @@ def take_reveal(claim: Claim, record: Record, round_: int) -> None:
             item.reveal, item.reveal_round = record, round_
 
 
-def advance(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[bytes]) -> None:
+def take_trace(claim: Claim, record: Record, round_: int) -> None:
+    """An acknowledged trace of the disputed segment; the first of each node that is asked counts."""
+    asked = claim.stage == "dispute" and claim.phase == "trace" and record.author in claim.tracers()
+    if asked and claim.named == (ev.REPLAY, record.body.segment):
+        claim.traces.setdefault(record.author, (round_, record))
+
+
+def take_states(claim: Claim, record: Record) -> None:
+    """The author's states around the steps that the jury recomputes; the first complete answer counts."""
+    asked = claim.stage == "dispute" and claim.phase == "states" and record.author == claim.author
+    complete = [step for step, _, _ in record.body.states] == [step for step in claim.steps if step]
+    if asked and complete and claim.named == (ev.REPLAY, record.body.segment) and claim.states is None:
+        claim.states = record
+
+
+def advance(
+    claim: Claim, round_: int, trusted: dict[bytes, int], live: set[bytes], chance: bytes | None = None
+) -> None:
     """Move a drawn claim as far as the evidence of this round allows.
 
     Args:
+        chance: this round's onion values of the nodes that may judge, hashed; None if there are none.
         trusted: trust of every node at the beginning of the round.
         live: nodes that sealed lately.
     """
@@ -180,7 +227,12 @@ def advance(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[byte
     if claim.stage == "opened":
         _after_reveal(claim, round_)
     if claim.stage == "dispute":
-        _after_jury(claim, round_, trusted, live)
+        if claim.phase == "trace":
+            _after_traces(claim, round_, trusted, chance)
+        if claim.phase == "states":
+            _after_states(claim, round_)
+        if claim.phase == "jury":
+            _after_jury(claim, round_, trusted, live)
 
 
 def _late(claim: Claim, round_: int) -> bool:
@@ -262,7 +314,7 @@ def _after_jury(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[
     assert claim.named is not None, "a dispute names something"
     words = {who: word for who, word in claim.named_words().items() if trusted.get(who)}
     expected = {who for who in trusted if who in live and who != claim.author}
-    if claim.named[0] == ev.REPLAY:
+    if claim.named[0] == ev.REPLAY and not claim.steps:
         expected &= set(claim.twins)
     if not expected <= set(words) and not _late(claim, round_):
         return
@@ -273,14 +325,82 @@ def _after_jury(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[
     jurors = sum(word in ("clear", "fraud") for word in words.values())
     what = describe(claim.named)
     if jurors < JURY_MIN or weight["clear"] == weight["fraud"]:
+        if _ask_traces(claim, round_, {who for who in trusted if who in live} - set(words)):
+            return
         claim.settle(VOID, round_, f"A split over {what}: too few nodes could recompute it to decide.")
     elif weight["fraud"] > weight["clear"]:
+        what = f"steps {_list(claim.steps)} of {what}" if claim.steps else what
         count = sum(word == "fraud" for word in words.values())
         claim.settle(
             REFUTED, round_, f"{count} node(s) recomputed {what} and found another result than claimed."
         )
     else:
+        what = f"steps {_list(claim.steps)} of {what}" if claim.steps else what
         claim.settle(ACCEPTED, round_, f"A jury recomputed {what} and cleared the author.")
+
+
+def _list(steps: tuple[int, ...]) -> str:
+    return ", ".join(map(str, steps))
+
+
+def _ask_traces(claim: Claim, round_: int, others: set[bytes]) -> bool:
+    """Go over to a one-step jury, if the dispute is about training and there are others who could judge it."""
+    assert claim.named is not None, "a dispute names something"
+    tier, segment = claim.named
+    if tier != ev.REPLAY or claim.steps or not others - {claim.author}:
+        return False
+    if not onestep.traceable(segment, claim.task.segments, claim.body.steps):
+        return False
+    claim.phase = "trace"
+    claim.enter(
+        "dispute",
+        round_,
+        f"Too few nodes of the author's kind can judge segment {segment}: author and accusers tell its every state.",
+    )
+    return True
+
+
+def _after_traces(claim: Claim, round_: int, trusted: dict[bytes, int], chance: bytes | None) -> None:
+    assert claim.named is not None and claim.opening is not None, "a dispute names something opened"
+    own = claim.traces.get(claim.author)
+    if own is None:
+        if _late(claim, round_):
+            _silent(claim, round_)
+        return
+    fault = onestep.trace_fault(
+        claim.opening.body, claim.named[1], claim.disputed_steps(), own[1].body.digests
+    )
+    if fault:
+        claim.settle(REFUTED, round_, f"The author's own trace refutes the claim: {fault}.")
+        return
+    accusers = claim.accusers() & trusted.keys()
+    if own[0] >= round_ or (not accusers <= claim.traces.keys() and not _late(claim, round_)):
+        return  # the steps are drawn by values that are revealed after the traces
+    if chance is None:
+        if _late(claim, round_):
+            claim.settle(VOID, round_, "Nobody was awake to judge the traced segment.")
+        return
+    told = [claim.traces[who][1].body.digests for who in sorted(accusers & claim.traces.keys())]
+    claim.steps = onestep.pick(own[1].body.digests, told, chance, claim.cid)
+    claim.phase = "states" if any(claim.steps) else "jury"
+    what = f"steps {_list(claim.steps)} of {describe(claim.named)}"
+    claim.enter("dispute", round_, f"The author publishes its states around {what} for a jury.")
+
+
+def _after_states(claim: Claim, round_: int) -> None:
+    assert claim.named is not None, "a dispute names something"
+    if claim.states is not None:
+        claim.phase = "jury"
+        what = f"steps {_list(claim.steps)} of {describe(claim.named)}"
+        claim.enter("dispute", round_, f"All trusted nodes, on any hardware, recompute {what}.")
+    elif _late(claim, round_):
+        _silent(claim, round_)
+
+
+def _silent(claim: Claim, round_: int) -> None:
+    """The author owes an answer and gives none. Several accusers would have been a jury before it came to this."""
+    claim.evaded = True
+    claim.settle(VOID, round_, "The author did not show the disputed training in time.")
 
 
 def describe(named: ev.Named) -> str:
