@@ -209,7 +209,7 @@ class Researcher:
         run = self.secrets(seed, answer)
         weights = self.hub.blobs.put_file(answer["weights_path"], move=True)
         states = [self.hub.blobs.put_file(path, move=True) for path in answer["state_paths"][1:]]
-        outcome = self._outcome(task_cid, task, proposal, sum(run.losses) // task.val_bytes)
+        outcome = self._outcome(task_cid, proposal, sum(run.losses) // task.val_bytes)
         body = prover.claim_body(task_cid, task, facts, run, weights, states, outcome)
         assert body.state_root is not None and body.metric is not None, "a finished run has commitments"
         self.runs.put(body.state_root, pack_run(run))
@@ -229,9 +229,10 @@ class Researcher:
             state_secret=prover.secret(key.derive("states"), "states", seed),
         )  # fmt: skip
 
-    def _outcome(self, task_cid: Cid, task: Task, proposal: Proposal, metric: int) -> str:
-        """The author's own word: kept if the run beats the best known by its mean."""
+    def _outcome(self, task_cid: Cid, proposal: Proposal, metric: int) -> str:
+        """The author's own word: kept if the run beats the best known by its mean, or else its own base."""
         frontier = self.hub.view.solo.get((task_cid, self.family))
-        if frontier is None or not frontier.steps:
-            return "kept"
-        return "kept" if metric < frontier.mean(frontier.steps[-1].recipe) else "discarded"
+        if frontier is not None and frontier.steps:
+            return "kept" if metric < frontier.mean(frontier.steps[-1].recipe) else "discarded"
+        bases = [r.body.metric for r in self.hub.records if r.cid in proposal.bases]
+        return "kept" if all(base is None or metric < base for base in bases) else "discarded"
