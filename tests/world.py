@@ -20,8 +20,10 @@ from spore_borg.views.draw import run_seed
 from spore_borg.views.reduce import View, invitation_message
 from spore_borg.views.verdicts import Claim
 
-BLOCKS, SEGMENTS, STEPS, VAL_BYTES = 8, 4, 40, 1000
+BLOCKS, SEGMENTS, STEPS, VAL_BYTES = 8, 10, 40, 1000
 ONION = 256
+PROBE_COST = 0.05  # evaluating all blocks, as a part of a run (PROTOCOL §4: 2-7 %)
+LIARS = ("metric", "process", "ring")
 
 
 def h(*parts: object) -> bytes:
@@ -53,6 +55,7 @@ class SimNode:
     seed: int
     # honest, asleep; as an author: metric (fabricates losses), process (lies about training), closed (never opens),
     # skips (its openings pass over ``skipped``), hides (opens no inner step), twists (opens other losses than claimed);
+    # ring (fabricates, vouches for its like, accuses the others out of thin air);
     # as a verifier: lazy (evidence out of thin air), mute (commits, never reveals), sham (reveals something else),
     # idle (does not verify), copycat (commits after the opening, to the author's numbers)
     kind: str = "honest"
@@ -67,7 +70,8 @@ class SimNode:
     announced: set[tuple[Cid, int]] = field(default_factory=set)
     opened: set[tuple[Cid, int]] = field(default_factory=set)
     skipped: bytes = b""
-    work: int = 0  # training segments computed, for itself and for others
+    trained: float = 0.0  # own runs computed
+    checked: float = 0.0  # the same for others' claims, in runs
 
     def __post_init__(self) -> None:
         self.key = keys.SigningKey(h("key", self.name, self.seed))
@@ -177,7 +181,7 @@ class World:
         seed = run_seed(value, self.task, bases)
         truth = Truth(quality, seed, h(sorted(recipe.items())))
         losses, digests = truth.losses(), [truth.digest(k * STEPS // SEGMENTS) for k in range(SEGMENTS)]
-        if node.kind == "metric":
+        if node.kind in ("metric", "ring"):
             losses = tuple(loss - quality * VAL_BYTES // BLOCKS // 5 for loss in losses)
         if node.kind == "process":
             digests = [h("made up", k) for k in range(SEGMENTS)]
@@ -194,7 +198,7 @@ class World:
         body = prover.claim_body(self.task, task, facts, run, Cid.of(params, RAW), states, "kept")
         record = self.write(node, body)
         node.runs[record.cid], self.truth[record.cid] = run, truth
-        node.work += 0 if node.kind == "process" else SEGMENTS
+        node.trained += node.kind not in LIARS
         return record
 
     # what a worker would recompute
@@ -212,10 +216,23 @@ class World:
         found = prover.Found(
             body.params, tuple((b, losses[b]) for b in duty.probe.blocks), tuple(segments), 1
         )
-        if node.kind == "lazy":
+        if node.kind == "ring" and view_kind(self, view, duty.experiment) == "ring":
+            return self.told(duty, view)
+        if node.kind in ("lazy", "ring"):
             return prover.Found(body.params, tuple((b, 1) for b in duty.probe.blocks), tuple(segments), 1)
-        node.work += len(segments)
+        node.checked += len(segments) / SEGMENTS + PROBE_COST * len(duty.probe.blocks) / BLOCKS
         return found
+
+    def told(self, duty: Duty, view: View) -> prover.Found:
+        """What an author of the same ring tells its accomplice to say: the author's own numbers."""
+        author = view.claims[duty.experiment].author
+        run = next(n for n in self.nodes.values() if n.key.public == author).runs[duty.experiment]
+        truth, task = self.truth[duty.experiment], duty.probe
+        segments = tuple(
+            (s, step, run.digests[s], truth.digest(s * STEPS // SEGMENTS + step), run.digests[s + 1])
+            for s, step in task.segments
+        )
+        return prover.Found(run.params, tuple((b, run.losses[b]) for b in task.blocks), segments, 1)
 
     def last_digest(self, truth: Truth) -> bytes:
         return state_digest(h("params", truth.recipe, truth.seed), h("tail", truth.seed))
