@@ -310,7 +310,7 @@ def test_another_instruction_set_tells_honest_training_from_a_lie(
             assert onestep.first_difference(traces[0], traces[2])  # a segment differs where a step does not
             steps = onestep.pick(traces[0], [traces[1]], b"chance", b"claim")
             save = sorted({*steps, *(step - 1 for step in steps)})
-            errors = {}
+            errors: dict[str, list[tuple[int, int]]] = {}
             for name, teller in (("honest", job), ("lie", lie)):
                 saved = dict((await told(author, teller, start, save, tmp_path / name))["saved"])
                 errors[name] = []
