@@ -7,6 +7,7 @@ deviation in nano-bits per byte. The ``sigma`` of the shipped tasks comes from h
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -53,8 +54,20 @@ def main(arguments: list[str] | None = None) -> int:
             metrics.append(run["metric"])
     sd = round(statistics.stdev(metrics)) if len(metrics) > 1 else 0
     name, mean = " ".join(chosen.set) or "baseline", round(statistics.mean(metrics))
-    print(f"{chosen.task} {name}: mean {mean} sd {sd} n {len(metrics)}")
+    low, high = interval(sd, len(metrics))
+    print(f"{chosen.task} {name}: mean {mean} sd {sd} (95 %: {low} to {high}) n {len(metrics)}")
     return 0
+
+
+def interval(sd: int, count: int) -> tuple[int, int]:
+    """95 % confidence interval of a standard deviation over ``count`` seeds, for normal noise (chi-square)."""
+    from scipy.stats import chi2  # a second of import that only this command needs
+
+    if count < 2:
+        return sd, sd
+    free = count - 1
+    low, high = (math.sqrt(free / chi2.ppf(share, free)) for share in (0.975, 0.025))
+    return round(sd * low), round(sd * high)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from importlib import metadata
 from spore_borg import __version__
 from spore_borg.cli import frame as cli
 
-PARTS = ("torch", "numpy", "safetensors", "crdt-merge", "pynacl", "cbor2", "trio", "starlette")
+PARTS = ("torch", "numpy", "safetensors", "pynacl", "cbor2", "trio", "starlette")
 
 
 @cli.command("version")
