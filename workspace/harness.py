@@ -171,6 +171,7 @@ def replay(
     *,
     state_path: Path | None = None,
     inner_step: int = 0,
+    to_end: bool = True,
     device: str = "cpu",
     each: Each | None = None,
 ) -> dict[str, Any]:
@@ -179,6 +180,7 @@ def replay(
     Args:
         segment: 0 … K-1; only segment 0 needs no ``state_path``.
         inner_step: 0 (the start) to the length of the segment (its end).
+        to_end: false stops after the inner step, and ``end`` repeats ``inner``: who opens a run of its own knows its end.
     Raises:
         DataError: no such segment or step, or the state is not one of this recipe at this segment's start.
         Crashed: the segment diverges, which its author must have seen as well.
@@ -200,9 +202,11 @@ def replay(
     found = {"start": run.digests()[0].hex()}
     with quiet_gradients(run.model):
         run.to(begin + inner_step, after)
-        found["inner"] = run.digests()[0].hex()
-        run.to(end, after)
-    return {**found, "end": run.digests()[0].hex(), "steps": end - begin, "cpu_ms": limit.spent_ms()}
+        found["inner"] = found["end"] = run.digests()[0].hex()
+        if to_end:
+            run.to(end, after)
+            found["end"] = run.digests()[0].hex()
+    return {**found, "steps": run.step - begin, "cpu_ms": limit.spent_ms()}
 
 
 def trace(

@@ -170,6 +170,7 @@ class Verifier:
         state = claim.body.states[segment - 1] if segment else None
         job = {
             **common, "seed": self._seed(claim), "segment": segment, "inner_step": step,
+            "to_end": claim.author != self.hub.me,
             "state_path": None if state is None else str(await self.fetch(state)),
         }  # fmt: skip
         unusable = dict.fromkeys(("start", "inner", "end"), ZERO.hex())

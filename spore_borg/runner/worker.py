@@ -234,6 +234,7 @@ class Worker:
             _get(params, "segment", int),
             state_path=None if state is None else Path(_get(params, "state_path", str)),
             inner_step=_get(params, "inner_step", int, 0),
+            to_end=_get(params, "to_end", bool, True),
             device=self.device,
             each=self.pace(number),
         )
