@@ -20,7 +20,7 @@ from spore_borg.views.draw import run_seed
 from spore_borg.views.reduce import View, invitation_message
 from spore_borg.views.verdicts import Claim
 
-BLOCKS, SEGMENTS, STEPS, VAL_BYTES = 8, 10, 40, 1000
+BLOCKS, SEGMENTS, STEPS, VAL_BYTES = 8, 10, 100, 1000
 ONION = 256
 PROBE_COST = 0.05  # evaluating all blocks, as a part of a run (PROTOCOL §4: 2-7 %)
 LIARS = ("metric", "process", "ring")
@@ -90,7 +90,7 @@ class World:
         self.truth: dict[Cid, Truth] = {}
         self.nodes: dict[str, SimNode] = {}
         self.mesh: Cid | None = None
-        self.qualities: dict[bytes, int] = {}
+        self._view: tuple[int, View | None] = (0, None)
 
     def write(
         self,
@@ -310,7 +310,7 @@ class World:
     def tick(self, acts: object = None) -> View:
         """One epoch: everyone does its duties, then ``acts(view)``, then everyone seals."""
         self.epoch += 1
-        view = View(self.records)
+        view = self.view()
         for node in list(self.nodes.values()):
             if node.kind != "asleep":
                 self.perform(node, view)
@@ -319,7 +319,7 @@ class World:
         for node in self.nodes.values():
             if node.kind != "asleep":
                 self.seal(node, view)
-        return View(self.records)
+        return self.view()
 
     def populate(self, *names: str, root: str = "root", **kinds: str) -> View:
         """Found the mesh, let the named nodes join by invitation, and wait until they are trusted."""
@@ -333,6 +333,17 @@ class World:
             view = self.tick()
         for name, kind in kinds.items():
             self.nodes[name].kind = kind
+        return view
+
+    def view(self) -> View:
+        """The fold of all records; goes on from the last one."""
+        count, before = self._view
+        if before is None or count > len(self.records):
+            self._view = len(self.records), View(self.records)
+        elif count < len(self.records):
+            self._view = len(self.records), View(self.records[count:], before)
+        view = self._view[1]
+        assert view is not None
         return view
 
     def run(self, epochs: int) -> View:

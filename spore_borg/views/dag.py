@@ -51,6 +51,16 @@ class Dag:
                 self._place(candidate)
                 ready += self._waiting.pop(candidate.cid, ())
 
+    def copy(self) -> Dag:
+        """A graph that grows on its own."""
+        twin = Dag(())
+        twin.records, twin.past, twin.depth = self.records[:], self.past[:], self.depth[:]
+        twin.index, twin._at = self.index.copy(), self._at.copy()
+        twin.seals.update((epoch, seals.copy()) for epoch, seals in self.seals.items())
+        twin.forks = {number: positions[:] for number, positions in self.forks.items()}
+        twin._waiting.update((cid, waiting[:]) for cid, waiting in self._waiting.items())
+        return twin
+
     def _fits(self, record: Record) -> bool:
         """The rules of admission once more, so that a view never depends on who admitted a record."""
         if any(self.records[self.index[cid]].epoch > record.epoch for cid in record.past()):
@@ -84,6 +94,16 @@ class Reach:
     def __init__(self, dag: Dag) -> None:
         self._dag = dag
         self.seen: set[int] = set()
+
+    def copy(self) -> Reach:
+        """The same reach, growing on its own."""
+        twin = Reach(self._dag)
+        twin.seen = self.seen.copy()
+        return twin
+
+    def on(self, dag: Dag) -> None:
+        """Go on in a graph that extends the one so far."""
+        self._dag = dag
 
     def extend(self, seal: int) -> list[int]:
         """Mark the past of a seal, and the seal; returns what is new."""

@@ -11,7 +11,6 @@ import bisect
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from spore_borg.limits import REANNOUNCEMENTS_MAX
 from spore_borg.records import onion
@@ -20,50 +19,26 @@ from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import verify
-from spore_borg.views import draw, verdicts
+from spore_borg.views import draw, resume, verdicts
 from spore_borg.views.dag import Dag, Reach
 from spore_borg.views.frontier import Frontier
+from spore_borg.views.members import Member, Round
 from spore_borg.views.reputation import Ledger
 from spore_borg.views.settle import book_verdict
 from spore_borg.views.verdicts import Claim
 
 SETTLED_AFTER = 4  # rounds after which a round's state stays as it is
 ACK_LATE_MAX = 2  # rounds between a claim's own epoch and its acknowledgement
+EPOCHS_YOUNG = 8  # epochs that a fold takes again when records come
 LIVE_ROUNDS = 4  # a node is live if it sealed one of the last so many rounds
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """An epoch sealed by more than half of the rooted trust."""
-
-    round: int
-    epoch: int
-    seals: int
-    trust: int
-    trust_total: int
-    acknowledged: int
-    digest: bytes
-
-
-@dataclass(slots=True)
-class Member:
-    """What is known of a node: its joins, its onion, when it was last seen."""
-
-    key: bytes
-    join: Record | None = None
-    joins: list[Record] = field(default_factory=list)
-    onion_known: dict[Cid, tuple[int, bytes]] = field(default_factory=dict)
-    round_seen: int = -1
-    profile: Record | None = None
-
-    def fingerprint(self) -> bytes:
-        """The measured fingerprint of the acknowledged join."""
-        return b"" if self.join is None else self.join.body.fingerprint
 
 
 def invitation_message(mesh: Cid, joiner: bytes) -> bytes:
     """What the holder of an invitation's one-time key signs."""
     return b"spore-borg/invite\0" + mesh + joiner
+
+
+_FIXED = ("dag", "genesis", "_kept")  # not part of the state that a fold changes
 
 
 class View:
@@ -76,8 +51,20 @@ class View:
         members, ledger, tasks: by key / of all keys / by cid.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        self.dag = Dag(records)
+    def __init__(self, records: Iterable[Record], before: View | None = None) -> None:
+        """Fold.
+
+        Args:
+            records: the set, in any order; duplicates do no harm.
+            before: a view of a part of the set; ``records`` are then only the others, and the result is the same.
+        """
+        resumed = None
+        self.dag: Dag
+        if before is not None:
+            self.dag, young = resume.extended(before.dag, records, before._kept[0])
+            resumed = before._kept if young else None
+        else:
+            self.dag = Dag(records)
         self.genesis: Record | None = min(
             (r for r in self.dag.records if r.kind == "genesis"), key=lambda r: r.cid, default=None
         )
@@ -102,28 +89,43 @@ class View:
         ] = {}  # (task, weights) → first claim's round, author
         self._reach: dict[bytes, Reach] = {}
         self._unacked: set[int] = set()
+        self._digest_last = b""
         self._round_epochs: list[int] = []
+        self._kept: tuple[int, resume.State] = (-1, {})  # the state after an epoch, to go on from
         if self.genesis is not None:
-            self._run()
+            self._run(resumed)
 
     # ---- the loop over epochs
 
-    def _run(self) -> None:
+    def _run(self, resumed: tuple[int, resume.State] | None) -> None:
+        epochs = sorted(self.dag.seals)
+        if resumed is not None and resumed[1]:
+            self._kept = resumed
+            vars(self).update(resume.copied(resumed[1]))
+            for reach in self._reach.values():
+                reach.on(self.dag)
+            epochs = epochs[bisect.bisect_right(epochs, resumed[0]) :]
+        else:
+            self._begin_mesh()
+        for number, epoch in enumerate(epochs):
+            if number and number == len(epochs) - EPOCHS_YOUNG:
+                state = {name: value for name, value in vars(self).items() if name not in _FIXED}
+                self._kept = epochs[number - 1], resume.copied(state)
+            trust = self.ledger.trust
+            total = sum(trust.values())
+            sealed = {who: at for who, at in self.dag.seals[epoch].items() if trust.get(who)}
+            weight = sum(trust[who] for who in sealed)
+            if 2 * weight > total:
+                self._digest_last = self._round(epoch, sealed, weight, total, self._digest_last)
+
+    def _begin_mesh(self) -> None:
         assert self.genesis is not None, "checked by the caller"
         self.ledger.roots = self.genesis.body.roots
         for root in self.ledger.roots:
             self.ledger.account(root)
         self.ledger.derive()
         self._acknowledge(self.genesis, 0)
-        digest = hashlib.sha256(b"spore-borg/view\0" + self.genesis.cid).digest()
-        for epoch in sorted(self.dag.seals):
-            trust = self.ledger.trust
-            total = sum(trust.values())
-            sealed = {who: at for who, at in self.dag.seals[epoch].items() if trust.get(who)}
-            weight = sum(trust[who] for who in sealed)
-            if 2 * weight <= total:
-                continue
-            digest = self._round(epoch, sealed, weight, total, digest)
+        self._digest_last = hashlib.sha256(b"spore-borg/view\0" + self.genesis.cid).digest()
 
     def _round(self, epoch: int, sealed: dict[bytes, int], weight: int, total: int, digest: bytes) -> bytes:
         round_ = len(self.rounds)
@@ -316,7 +318,7 @@ class View:
     def seed_value(self, record: Record) -> bytes | None:
         """The author's onion value behind a run's seed, if it was revealed in the run's past."""
         at = self.dag.seals.get(record.body.seed_epoch, {}).get(record.author)
-        if at is None or self.dag.records[at].seq >= record.seq:
+        if at is None or record.body.seed_epoch > record.epoch or self.dag.records[at].seq >= record.seq:
             return None
         return self.value(record.author, record.body.seed_epoch)
 
@@ -326,7 +328,7 @@ class View:
 
     def _evidence(self, record: Record, round_: int) -> None:
         claim = self.by_instance.get(record.body.target)
-        if claim is None:
+        if claim is None or claim.verdict is not None:
             return
         if record.kind == "attest_commit":
             verdicts.take_commit(claim, record, round_)
@@ -367,7 +369,9 @@ class View:
         if claim.stage == "waiting" and round_ > claim.round_ack:
             self._draw(claim, round_, epoch, trusted, live)
         traced = claim.stage == "dispute" and claim.phase == "trace"
-        verdicts.advance(claim, round_, trusted, live, self._chance(claim, epoch, trusted) if traced else None)
+        verdicts.advance(
+            claim, round_, trusted, live, self._chance(claim, epoch, trusted) if traced else None
+        )
 
     def _chance(self, claim: Claim, epoch: int, trusted: dict[bytes, int]) -> bytes | None:
         """The onion values that trusted nodes other than the author reveal in an epoch, as one; None without any."""

@@ -52,6 +52,7 @@ class Claim:
         probes: what each drawn node is asked; shadows: the same for nodes that were not drawn.
         evidence, jury: by node; jury only where a dispute names something.
         candidates: trusted nodes that could be drawn; twins: those of them with the author's fingerprint.
+        cleared: what earlier disputes were about, and who had contradicted it.
         phase: of a dispute: jury (nodes recompute), or before a one-step jury trace (author and accusers tell every
             state of the segment) and states (the author publishes those around ``steps``).
         traces: by node, with the round; steps: what a one-step jury recomputes, 0 is the start state; states:
@@ -82,6 +83,7 @@ class Claim:
     opening: Record | None = None
     named: ev.Named | None = None
     jury: dict[bytes, Evidence] = field(default_factory=dict)
+    cleared: dict[ev.Named, set[bytes]] = field(default_factory=dict)
     phase: str = "jury"
     traces: dict[bytes, tuple[int, Record]] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
@@ -294,12 +296,8 @@ def _after_reveal(claim: Claim, round_: int) -> None:
         if item.reveal is not None and probe is not None:
             item.finding = ev.judge(claim.body, claim.task, claim.opening.body, probe, item.reveal.body)
     findings = [item.finding for item in listed if item.finding is not None and item.finding.word != "void"]
-    failed = sorted(f.named for f in findings if f.named is not None)
-    if failed:
-        claim.named = failed[0]
-        claim.enter(
-            "dispute", round_, f"A drawn node contradicts {describe(failed[0])}: a jury recomputes it."
-        )
+    if any(finding.named is not None for finding in findings):
+        _next_dispute(claim, round_)
     elif len(findings) >= claim.quorum:
         claim.settle(ACCEPTED, round_, f"{len(findings)} drawn node(s) recomputed parts of it: all agree.")
     else:
@@ -308,6 +306,18 @@ def _after_reveal(claim: Claim, round_: int) -> None:
             round_,
             f"Only {len(findings)} of the {claim.quorum} pieces of evidence needed came in time.",
         )
+
+
+def _next_dispute(claim: Claim, round_: int) -> bool:
+    """Go on to the first contradicted thing of which the author is not cleared yet; False if there is none."""
+    named = {item.finding.named for item in claim.listed() if item.finding is not None}
+    open_ = sorted(name for name in named if name is not None and name not in claim.cleared)
+    if not open_:
+        return False
+    claim.named, claim.phase = open_[0], "jury"
+    claim.jury, claim.traces, claim.steps, claim.states = {}, {}, (), None
+    claim.enter("dispute", round_, f"A drawn node contradicts {describe(open_[0])}: a jury recomputes it.")
+    return True
 
 
 def _after_jury(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[bytes]) -> None:
@@ -335,6 +345,10 @@ def _after_jury(claim: Claim, round_: int, trusted: dict[bytes, int], live: set[
             REFUTED, round_, f"{count} node(s) recomputed {what} and found another result than claimed."
         )
     else:
+        claim.cleared[claim.named] = {who for who, word in words.items() if word == "fraud"}
+        if _next_dispute(claim, round_):
+            return  # one false accusation must not cover for another that is true
+        claim.ruling |= {who: "fraud" for slanderers in claim.cleared.values() for who in slanderers}
         what = f"steps {_list(claim.steps)} of {what}" if claim.steps else what
         claim.settle(ACCEPTED, round_, f"A jury recomputed {what} and cleared the author.")
 

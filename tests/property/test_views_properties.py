@@ -94,6 +94,30 @@ def test_any_order_with_duplicates_gives_the_same_bytes(round_: int, rng: random
         assert picture(view, me) == expected
 
 
+@pytest.mark.parametrize("lateness", [0, 1, 3, 30])
+def test_a_fold_that_goes_on_is_the_fold_of_all(lateness: int, rng: random.Random) -> None:
+    """Records come in batches, some of them ``lateness`` epochs late: going on equals beginning anew."""
+    records, me = busy(lateness % 3)
+    order = sorted(
+        records,
+        key=lambda r: (r.epoch + (rng.randint(0, lateness) if rng.random() < 0.1 else 0), rng.random()),
+    )
+    view, before, at = View(()), None, 0
+    while at < len(order):
+        size = rng.choice([1, 5, 20, 60])
+        if rng.random() < 0.1:
+            before = (view, picture(view, me))
+        view = View([*order[at : at + size], *rng.choices(order[:at] or order, k=2)], view)
+        at += size
+        if rng.random() < 0.2:
+            whole = View(view.dag.records)
+            assert (view.rounds, view.ledger.entries) == (whole.rounds, whole.ledger.entries)
+            assert picture(view, me) == picture(whole, me)
+    assert picture(View((), view), me) == picture(view, me) == picture(View(records), me)
+    if before is not None:
+        assert picture(before[0], me) == before[1]  # going on leaves the view before as it was
+
+
 def test_a_set_with_gaps_folds_like_its_closed_part(rng: random.Random) -> None:
     records, me = busy(0)
     for share in (0.002, 0.01, 0.05):
