@@ -19,7 +19,7 @@ from spore_borg.records.cid import RAW, Cid
 from spore_borg.records.envelope import Record
 from spore_borg.runner.client import Worker
 from spore_borg.views import onestep
-from spore_borg.views.evidence import REPLAY
+from spore_borg.views.evidence import OUTCOME, REPLAY
 from spore_borg.views.reduce import View
 from spore_borg.views.rows import tables
 from spore_borg.views.verdicts import ACCEPTED, REFUTED, VOID, Claim
@@ -63,7 +63,7 @@ class StepWorld(World):
     def perform(self, node: SimNode, view: View) -> None:
         super().perform(node, view)
         for duty in duties(view, node.key.public):
-            claim, where = view.claims[duty.experiment], (duty.claim, duty.what)
+            claim, where = view.claims[duty.experiment], (duty.claim, (duty.what, duty.named))
             if duty.what in ("trace", "states") and where not in node.found:
                 if self.silent.get(node.name) == duty.what:
                     continue
@@ -180,6 +180,26 @@ def test_a_harmless_first_difference_does_not_cover_for_the_steps_after_it() -> 
     world.nodes["ann"].kind, world.noisy = "process", {"ann"}
     _, claim = world.claim("ann", epochs=16)
     assert claim.verdict == REFUTED, claim.reason
+
+
+def test_a_false_accusation_of_one_thing_does_not_cover_for_another() -> None:
+    world = mixed()
+    world.nodes["ann"].kind, world.nodes["cleo"].kind = (
+        "process",
+        "lazy",
+    )  # cleo contradicts some block, wrongly
+    _, claim = world.claim("ann", epochs=18)
+    assert [tier for tier, _ in claim.cleared] == [OUTCOME]
+    assert claim.verdict == REFUTED and claim.named is not None and claim.named[0] == REPLAY
+
+
+def test_who_contradicted_a_cleared_thing_pays_for_it_after_later_disputes() -> None:
+    world = mixed()
+    world.slander, world.nodes["cleo"].kind = {"ben"}, "lazy"
+    view, claim = world.claim("ann", epochs=18)
+    assert claim.verdict == ACCEPTED and [tier for tier, _ in claim.cleared] == [OUTCOME, REPLAY]
+    wrong = {entry.node for entry in view.ledger.entries if entry.rule == "wrong accusation"}
+    assert wrong == {world.nodes["ben"].key.public, world.nodes["cleo"].key.public}
 
 
 def test_an_error_between_the_bounds_is_void() -> None:
