@@ -17,7 +17,6 @@ from spore_borg.views import evidence as ev
 from spore_borg.views.draw import Probe
 from spore_borg.views.verdicts import Claim, Evidence
 
-
 WHY_BYTES, ERROR_BYTES = 280, 500  # as in records.bodies.Experiment
 
 

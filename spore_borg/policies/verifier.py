@@ -17,6 +17,9 @@ from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import Claim
 
 
+NOTHING = Probe((), ())
+
+
 @dataclass(frozen=True, slots=True)
 class Duty:
     """Something to do on one claim.
@@ -32,7 +35,7 @@ class Duty:
     what: str
     claim: Cid
     experiment: Cid
-    probe: Probe = Probe((), ())
+    probe: Probe = NOTHING
     named: ev.Named | None = None
     steps: tuple[int, ...] = ()
 

@@ -60,7 +60,8 @@ class Frontier:
             return False, f"Its mean is {show(-gain)} bpb above the best."
         if gain <= limit:
             return False, (
-                f"Its gain of {show(gain)} bpb over {runs} run(s) is within the noise: more than {show(limit)} is needed."
+                f"Its gain of {show(gain)} bpb over {runs} run(s) is within the noise: "
+                f"more than {show(limit)} is needed."
             )
         self.steps.append(Step(cid, recipe, author, mean, runs, gain, limit, round_))
         return True, f"Its gain of {show(gain)} bpb exceeds the {show(limit)} that the noise asks for."

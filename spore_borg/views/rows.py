@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import node_name
-from spore_borg.views import evidence as ev
 from spore_borg.views import verdicts
 from spore_borg.views.frontier import Frontier, Step, show
 from spore_borg.views.reduce import View
@@ -24,6 +24,10 @@ from spore_borg.views.verdicts import Claim, Evidence
 Row = dict[str, Any]
 WORD = {verdicts.ACCEPTED: "confirmed", verdicts.REFUTED: "refuted", verdicts.VOID: "inconclusive"}
 PPM = 1_000_000
+_text, _name = (
+    lru_cache(1 << 16, typed=True)(str),
+    lru_cache(1 << 12)(node_name),
+)  # the same ids at every fold
 
 
 def tables(view: View, seq: Mapping[Cid, int], me: bytes) -> dict[str, list[Row]]:
@@ -60,7 +64,7 @@ def _meta(view: View, me: bytes) -> list[Row]:
     newest = view.digest_of(latest)
     others = sum(1 for who in view.ledger.trust if who != me)
     values = {
-        "mesh": str(view.genesis.cid) if view.genesis else "",
+        "mesh": _text(view.genesis.cid) if view.genesis else "",
         "mesh_name": view.genesis.body.name if view.genesis else "",
         "epoch_ms": str(view.genesis.body.epoch_ms) if view.genesis else "",
         "time_ms": str(view.genesis.body.time_ms) if view.genesis else "",
@@ -70,7 +74,7 @@ def _meta(view: View, me: bytes) -> list[Row]:
         "digest": digest.hex() if digest else "",
         "digest_latest": newest.hex() if newest else "",
         "records": str(len(view.dag.records)),
-        "me": node_name(me),
+        "me": _name(me),
         "status": "mesh" if others else "solo",
     }
     return [{"key": key, "value": value} for key, value in values.items()]
@@ -79,7 +83,7 @@ def _meta(view: View, me: bytes) -> list[Row]:
 def _task(view: View, cid: Cid) -> Row:
     task = view.tasks[cid]
     record = view.dag.records[view.dag.index[cid]]
-    body = {**task.to_map(), "data": str(task.data), "evaluator": task.evaluator.hex()}
+    body = {**task.to_map(), "data": _text(task.data), "evaluator": task.evaluator.hex()}
     names = (
         "name",
         "metric",
@@ -93,8 +97,8 @@ def _task(view: View, cid: Cid) -> Row:
         "val_bytes",
     )
     return {
-        "cid": str(cid), **{name: getattr(task, name) for name in names}, "data": str(task.data),
-        "evaluator": task.evaluator.hex(), "author": node_name(record.author), "body": json.dumps(body, sort_keys=True),
+        "cid": str(cid), **{name: getattr(task, name) for name in names}, "data": _text(task.data),
+        "evaluator": task.evaluator.hex(), "author": _name(record.author), "body": json.dumps(body, sort_keys=True),
     }  # fmt: skip
 
 
@@ -103,7 +107,7 @@ def _record(view: View, record: Record, seq: int) -> Row:
     if target is not None and target in view.by_instance:
         target = view.by_instance[target].target.cid
     return {
-        "seq": seq, "cid": str(record.cid), "kind": record.kind, "author": node_name(record.author), "aseq": record.seq,
+        "seq": seq, "cid": _text(record.cid), "kind": record.kind, "author": _name(record.author), "aseq": record.seq,
         "epoch": record.epoch, "round": view.ack.get(record.cid), "target": str(target) if target else None,
         "title": title(view, record), "size_bytes": len(record.raw),
     }  # fmt: skip
@@ -123,15 +127,17 @@ def _experiments(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
         if base_body is not None and body.metric is not None and base_body.metric is not None:
             gain = base_body.metric - body.metric
         yield {
-            "seq": seq[record.cid], "cid": str(record.cid), "task": str(body.task), "class": body.family,
-            "author": node_name(record.author), "epoch": record.epoch,
-            "base": str(body.bases[0]) if body.bases else None,
-            "base2": str(body.bases[1]) if len(body.bases) > 1 else None, "depth": depths[record.cid],
+            "seq": seq[record.cid], "cid": _text(record.cid), "task": _text(body.task), "class": body.family,
+            "author": _name(record.author), "epoch": record.epoch,
+            "base": _text(body.bases[0]) if body.bases else None,
+            "base2": _text(body.bases[1]) if len(body.bases) > 1 else None, "depth": depths[record.cid],
             "operator": body.operator, "why": body.why, "recipe": json.dumps(body.recipe, sort_keys=True),
             "recipe_digest": recipe_digest(body.recipe).hex(),
             "changed": json.dumps(changed(base_body.recipe if base_body else {}, body.recipe) if base_body else []),
-            "seed": _seed(view, record), "metric": body.metric, "gain": gain, "steps": body.steps, "flops": body.flops,
-            "cpu_ms": body.cpu_ms, "params_count": body.params_count, "weights": str(body.weights) if body.weights else None,
+            "seed": _seed(view, record), "metric": body.metric, "gain": gain, "steps": body.steps,
+            "flops": body.flops,
+            "cpu_ms": body.cpu_ms, "params_count": body.params_count,
+            "weights": _text(body.weights) if body.weights else None,
             "fingerprint": body.fingerprint.hex(), "curve": json.dumps(body.curve), "outcome": body.outcome,
             "error": body.error or None, "frontier": best.get(record.cid, 0), **standing(view, record, claim),
         }  # fmt: skip
@@ -145,7 +151,8 @@ def standing(view: View, record: Record, claim: Claim | None) -> Row:
         stage = "received" if ack is None else "settled"
         reason = note or "Received and valid; not yet acknowledged by more than half of the rooted trust."
         return {
-            "verdict": "unverified", "stage": stage, "reason": reason, "round_ack": ack, "round_settled": ack if note else None,
+            "verdict": "unverified", "stage": stage, "reason": reason, "round_ack": ack,
+            "round_settled": ack if note else None,
             "settled": int(bool(note) and ack is not None and ack <= view.round_settled),
             "frontier_why": note or "It has no verdict yet.",
         }  # fmt: skip
@@ -191,10 +198,12 @@ def _frontiers(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
             claim = view.claims[step.cid]
             last = number == len(steps) - 1
             yield {
-                "task": str(task), "class": family, "step": number, "cid": str(step.cid), "recipe_digest": step.recipe.hex(),
+                "task": _text(task), "class": family, "step": number, "cid": _text(step.cid),
+                "recipe_digest": step.recipe.hex(),
                 "seq": seq.get(step.cid, 0), "metric": pool.mean(step.recipe) if last else step.metric,
-                "runs": len(pool.runs[step.recipe]) if last else step.runs, "gain": step.gain, "threshold": step.threshold,
-                "round": step.round, "author": node_name(step.author), "status": status,
+                "runs": len(pool.runs[step.recipe]) if last else step.runs, "gain": step.gain,
+                "threshold": step.threshold,
+                "round": step.round, "author": _name(step.author), "status": status,
                 "verdicts": sum(e.finding is not None and e.finding.word == "pass" for e in claim.evidence.values()),
             }  # fmt: skip
 
@@ -228,10 +237,10 @@ def _attestation(
     tier = "jury" if jury else "+".join(t for t, on in _tiers(probe) if on)
     reveal = item.reveal if item else None
     return {
-        "id": number, "target": str(claim.target.cid), "claim": str(claim.cid), "author": node_name(who),
+        "id": number, "target": _text(claim.target.cid), "claim": _text(claim.cid), "author": _name(who),
         "class": member.join.body.family if member and member.join else "", "drawn": int(who in claim.probes),
-        "jury": int(jury), "commit_cid": str(item.commit.cid) if item else None,
-        "reveal_cid": str(reveal.cid) if reveal else None, "tier": tier or "T1", "word": word, "probe": note,
+        "jury": int(jury), "commit_cid": _text(item.commit.cid) if item else None,
+        "reveal_cid": _text(reveal.cid) if reveal else None, "tier": tier or "T1", "word": word, "probe": note,
         "delta": str(finding.loss_delta_max) if finding and probe and probe.blocks else None,
         "tolerance": str(claim.task.tolerance), "detail": json.dumps(_detail(claim, reveal)),
         "round": item.reveal_round if item else None,
@@ -276,43 +285,50 @@ def _detail(claim: Claim, reveal: Record | None) -> Row:
 
 def _ledger(number: int, entry: Any) -> Row:
     return {
-        "id": number, "node": node_name(entry.node), "round": entry.round, "rule": entry.rule, "amount": entry.amount,
-        "total": entry.total, "cause": str(entry.cause) if entry.cause else None, "sentence": entry.sentence,
+        "id": number, "node": _name(entry.node), "round": entry.round, "rule": entry.rule, "amount": entry.amount,
+        "total": entry.total, "cause": _text(entry.cause) if entry.cause else None, "sentence": entry.sentence,
     }  # fmt: skip
 
 
 def _nodes(view: View) -> Iterator[Row]:
     capped, total = influence(view.ledger.trust), max(1, sum(view.ledger.trust.values()))
     counts: dict[bytes, list[int]] = {}
-    last: dict[bytes, Record] = {}
+    last: dict[bytes, Record] = {}  # of two with one number the one with the smaller cid, whoever came first
     seals: dict[bytes, Record] = {}
     for record in view.dag.records:
         count = counts.setdefault(record.author, [0, 0, 0])
         count[0] += 1
         count[1] += record.kind == "experiment"
         count[2] += record.kind == "attest_reveal"
-        if record.author not in last or record.seq > last[record.author].seq:
-            last[record.author] = record
-        if record.kind == "seal" and (record.author not in seals or record.seq > seals[record.author].seq):
-            seals[record.author] = record
+        _keep_newest(last, record)
+        if record.kind == "seal":
+            _keep_newest(seals, record)
     for key in sorted(counts):
         member, account, seal = view.members.get(key), view.ledger.accounts.get(key), seals.get(key)
         join = member.join.body if member and member.join else None
         profile = member.profile.body if member and member.profile else None
         yield {
-            "name": node_name(key), "display": profile.display_name if profile else None,
+            "name": _name(key), "display": profile.display_name if profile else None,
             "class": join.family if join else "", "fingerprint": join.fingerprint.hex() if join else "",
-            "device": join.device if join else "", "role": join.role if join else "", "root": int(key in view.ledger.roots),
+            "device": join.device if join else "", "role": join.role if join else "",
+            "root": int(key in view.ledger.roots),
             "score": account.score if account else 0, "frauds": account.frauds if account else 0,
             "trust": view.ledger.trust.get(key, 0), "influence_ppm": capped.get(key, 0) * PPM // total,
             "banned": int(account.banned) if account else 0,
-            "banned_cause": str(account.banned_cause) if account and account.banned_cause else None,
+            "banned_cause": _text(account.banned_cause) if account and account.banned_cause else None,
             "records": counts[key][0], "experiments": counts[key][1], "attestations": counts[key][2],
-            "last_epoch": last[key].epoch, "last_round": member.round_seen if member and member.round_seen >= 0 else None,
+            "last_epoch": last[key].epoch,
+            "last_round": member.round_seen if member and member.round_seen >= 0 else None,
             "digest": seal.body.digest.hex() if seal and seal.body.digest else None,
             "digest_round": seal.body.round if seal and seal.body.digest else None,
             "profile": json.dumps(profile.to_map()) if profile else None,
         }  # fmt: skip
+
+
+def _keep_newest(newest: dict[bytes, Record], record: Record) -> None:
+    other = newest.get(record.author)
+    if other is None or (-record.seq, record.cid) < (-other.seq, other.cid):
+        newest[record.author] = record
 
 
 def _queue(view: View, claim: Claim) -> Row:
@@ -327,10 +343,11 @@ def _queue(view: View, claim: Claim) -> Row:
         "new author": 5 if claim.new_author else 0,
     }
     return {
-        "claim": str(claim.cid), "target": str(claim.target.cid), "task": str(claim.target.body.task),
-        "author": node_name(claim.author), "class": claim.body.family, "stage": claim.stage, "priority": sum(parts.values()),
-        "parts": json.dumps(parts), "drawn": json.dumps([node_name(who) for who in sorted(claim.probes)]),
-        "waiting_for": json.dumps([node_name(who) for who in claim.waiting_for(set(view.ledger.trust))]),
+        "claim": _text(claim.cid), "target": _text(claim.target.cid), "task": _text(claim.target.body.task),
+        "author": _name(claim.author), "class": claim.body.family, "stage": claim.stage,
+        "priority": sum(parts.values()),
+        "parts": json.dumps(parts), "drawn": json.dumps([_name(who) for who in sorted(claim.probes)]),
+        "waiting_for": json.dumps([_name(who) for who in claim.waiting_for(set(view.ledger.trust))]),
         "round_deadline": claim.deadline(), "sentence": claim.reason,
     }  # fmt: skip
 
