@@ -16,7 +16,6 @@ from spore_borg.views.draw import Probe
 from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import Claim
 
-
 NOTHING = Probe((), ())
 
 
