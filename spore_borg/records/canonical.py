@@ -85,7 +85,11 @@ class _Reader:
 
     def _head(self) -> tuple[int, int]:
         """Major type and argument of the next item; for simple values the argument is the first byte."""
-        first = self._take(1)[0]
+        at, raw = self.at, self._raw
+        if at >= len(raw):
+            raise Refused("not-cbor", "the bytes end in the middle of an item")
+        first = raw[at]  # not through _take: half of all items are a head and nothing else
+        self.at = at + 1
         major, argument = first >> 5, first & 31
         if argument < 24:
             return major, first if major == _SIMPLE else argument
