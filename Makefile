@@ -49,7 +49,7 @@ slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/borg bench $(ARGS)
 
 docs: $(VENV)/.dev
 	$(BIN)/python tools/gen_docs.py

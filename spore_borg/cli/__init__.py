@@ -34,6 +34,7 @@ COMMANDS = {
     "doctor": "Check this machine; say how to fix what is wrong.",
     "check": "Check the record log and the blobs for damage.",
     "rebuild": "Derive all views from the records again.",
+    "bench": "Measure speed, traffic and the cost of verification, with noise.",
     "version": "The version of spore_borg and of what it builds on.",
 }
 

@@ -1,48 +1,107 @@
-"""Run the measurements of this folder, each in a process of its own: ``python -m tests.bench [NAME …]``.
+"""``borg bench``: every measurement of this folder, each in a process of its own, ours and Spore's in turn.
 
-Each prints what it measured with its noise; the exit status is 1 when one of them failed.
+    python -m tests.bench [NAME …] [--no-peer] [--docs] [--json]
+
+Prints a table with its noise and writes every repetition to ``tests/bench/results/latest.json``; ``--docs`` also writes
+``docs/reference/benchmarks.md``. Exit status 1: a measurement failed. A target that is missed is a result, no failure.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from tests.bench._peer import PeerUnavailable, python
+from tests.bench._report import Report, about
+from tests.bench._rows import MARK
+
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
+COMMAND = "borg bench --docs"
+SCRIPTS = ("cli_help", "records", "ingest", "spread", "replay", "live", "sync", "pages")
+PEER_SCRIPTS = ("ingest", "spread", "sync", "pages")
+SCRIPT_LIMIT_S = 240
+LIMIT_S = 600  # what has not begun by then is left out, and the report says so
 
 
-def scripts(names: list[str]) -> list[Path]:
-    """The measurements of these names, or all of them: files that do something when they are run."""
-    every = [
-        path
-        for path in sorted(HERE.glob("*.py"))
-        if not path.name.startswith("_") and 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
-    ]
-    unknown = set(names) - {path.stem for path in every}
+def measure(report: Report, side: str, command: list[str], limit_s: float) -> None:
+    """Run one script and take in its lines; what goes wrong is written into the report."""
+    what = f"{side} {' '.join(command[1:])}".replace(str(HERE) + os.sep, "")
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=False,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        report.missing.append(f"{what}: not done within {limit_s:.0f} s")
+        return
+    for line in done.stdout.splitlines():
+        if line.startswith(MARK):
+            report.add(side, json.loads(line))
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        report.missing.append(f"{what}: {last}")
+        print(done.stderr, file=sys.stderr)
+
+
+def run(names: list[str], *, peer: bool) -> Report:
+    """The measurements of these names, or all of them."""
+    began_s = time.monotonic()
+    report = Report(about())
+    other: Path | None = None
+    if peer and (not names or set(names) & set(PEER_SCRIPTS)):
+        print("prepares Spore", file=sys.stderr, flush=True)
+        try:
+            other = python(ROOT)
+        except PeerUnavailable as error:
+            report.missing.append(str(error))
+    elif not peer:
+        report.missing.append("Spore: switched off")
+    began_s = time.monotonic()
+    for name in SCRIPTS:
+        if names and name not in names:
+            continue
+        sides = [("ours", [sys.executable, "-m", f"tests.bench.{name}"])]
+        if other is not None and name in PEER_SCRIPTS:
+            sides.append(("Spore", [str(other), str(HERE / "peer" / "spore_mesh.py"), name]))
+        for side, command in sides:
+            left_s = LIMIT_S - (time.monotonic() - began_s)
+            if left_s <= 0:
+                report.missing.append(f"{side} {name}: no time left of {LIMIT_S} s")
+                continue
+            print(f"{name}, {side}", file=sys.stderr, flush=True)
+            measure(report, side, command, min(SCRIPT_LIMIT_S, left_s))
+    report.about["duration"] = f"{time.monotonic() - began_s:.0f} s"
+    return report
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="borg bench", description="Measure, with noise; see the module.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SCRIPTS))
+    parser.add_argument("--no-peer", action="store_true", help="without Spore; also SPORE_BORG_BENCH_PEER=0")
+    parser.add_argument("--docs", action="store_true", help="write docs/reference/benchmarks.md")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.names) - set(SCRIPTS))
     if unknown:
-        known = ", ".join(path.stem for path in every)
-        raise SystemExit(f"no measurement {', '.join(sorted(unknown))}; there are: {known}")
-    return [path for path in every if not names or path.stem in names]
-
-
-def main(names: list[str]) -> int:
-    """Run them one after another, so that none disturbs the next."""
-    print(
-        f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}", flush=True
-    )
-    failed = []
-    for path in scripts(names):
-        print(f"\n== {path.stem}", flush=True)
-        start = time.monotonic()
-        if subprocess.run([sys.executable, str(path)], check=False, cwd=HERE.parents[1]).returncode:
-            failed.append(path.stem)
-        print(f"   ({time.monotonic() - start:.0f} s)", flush=True)
-    if failed:
-        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        parser.error(f"no measurement {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
+    if given.docs and given.names:
+        parser.error("--docs wants every measurement; leave the names out")
+    report = run(given.names, peer=not given.no_peer and os.environ.get("SPORE_BORG_BENCH_PEER") != "0")
+    results = HERE / "results" / "latest.json"
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(results.read_text(encoding="utf-8") if given.json else report.text())
+    if given.docs:
+        DOCS.write_text(report.markdown(COMMAND), encoding="utf-8")
+    return 1 if any(line.startswith(("ours", "Spore ")) for line in report.missing) else 0
 
 
 if __name__ == "__main__":

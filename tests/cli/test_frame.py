@@ -42,7 +42,7 @@ ARGUMENTS = {
     "config get": ["no.such.setting"],
     "config set": ["no.such.setting", "1"],
 }
-ACTS = {"run", "demo", "explorer", "init"}  # would begin to work in an empty home
+ACTS = {"run", "demo", "explorer", "init", "bench"}  # would begin to work in an empty home
 
 
 def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -1,0 +1,33 @@
+"""``borg bench``: run the measurements of the source tree, in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from spore_borg.cli import frame as cli
+from spore_borg.errors import NotFound
+
+
+@cli.command("bench")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--no-peer", is_flag=True, help="Without Spore Mesh beside it  [env: SPORE_BORG_BENCH_PEER=0].")
+@click.option("--docs", is_flag=True, help="Write docs/reference/benchmarks.md as well.")
+def command(frame: cli.Frame, names: tuple[str, ...], no_peer: bool, docs: bool) -> None:
+    """Measure speed, traffic and the cost of verification, with noise. Takes about ten minutes.
+
+    NAME is one of cli_help, records, ingest, spread, replay, live, sync, pages; without any, all of them. Needs a
+    checkout of the source. For comparison Spore Mesh is installed into .venv-peer there. Exit code 1: a measurement
+    failed.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "tests" / "bench" / "__main__.py").is_file():
+        hint = "It is part of the source, not of the package: clone that, and run `make bench`."
+        raise NotFound(what="benchmark", name="tests/bench", hint=hint)
+    flags = [("--no-peer", no_peer), ("--docs", docs), ("--json", frame.json)]
+    arguments = [*names, *(flag for flag, given in flags if given)]
+    if subprocess.run([sys.executable, "-m", "tests.bench", *arguments], cwd=root, check=False).returncode:
+        cli.answer_is_no()

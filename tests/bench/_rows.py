@@ -1,0 +1,127 @@
+"""What `borg bench` measures: one declaration a row, and how a script reports what it found.
+
+Standard library only: the scripts that drive the peer import this too, from an environment without spore_borg.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+MARK = (
+    '{"row": '  # a line of a script's output that begins so is a measurement; anything else is shown as it is
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        title, unit: as printed. digits: after the point.
+        more_is_better: direction of the ratio, which is > 1 where ours is better.
+        target: what ours must reach, in words; met: whether the medians (ours, peer's or None) reach it,
+            None where it cannot be said.
+    """
+
+    title: str
+    unit: str
+    digits: int = 0
+    more_is_better: bool = False
+    target: str = ""
+    met: Callable[[float, float | None], bool | None] = lambda _ours, _peer: None
+
+
+def at_most(limit: float) -> Callable[[float, float | None], bool]:
+    """The median is not over a limit."""
+    return lambda ours, _peer: ours <= limit
+
+
+def at_least(limit: float) -> Callable[[float, float | None], bool]:
+    """The median is not under a limit."""
+    return lambda ours, _peer: ours >= limit
+
+
+def times_peer(factor: float) -> Callable[[float, float | None], bool | None]:
+    """At least so many times the peer's rate."""
+    return lambda ours, peer: None if peer is None else ours >= factor * peer
+
+
+def not_over_peer(ours: float, peer: float | None) -> bool | None:
+    """As good as the peer or better, where less is better."""
+    return None if peer is None else ours <= peer
+
+
+ROWS: dict[str, Row] = {
+    "ingest_experiments_wall": Row(
+        "take in 2,000 experiments on disk: parse, verify, admit, store", "records/s (wall)", 0, True,
+        "≥ 10 × Spore", times_peer(10),
+    ),
+    "ingest_experiments_cpu": Row(
+        "the same by CPU time", "records/CPU-s", 0, True, "≥ 5,000", at_least(5_000),
+    ),
+    "ingest_mix_wall": Row(
+        "take in 10,000 records in a mesh's mix of kinds, on disk", "records/s (wall)", 0, True,
+        "≥ 5,000", at_least(5_000),
+    ),
+    "ingest_mix_cpu": Row("the same by CPU time", "records/CPU-s", 0, True, "≥ 5,000", at_least(5_000)),
+    "sign_verify": Row("sign a small record, and verify it", "1/CPU-s", 0, True, "≥ 10,000", at_least(10_000)),
+    "sync_mix_bytes": Row(
+        "cold sync of 10,000 records in a mesh's mix: bytes on TCP, both ways", "MB", 2, False, "≤ 5", at_most(5),
+    ),
+    "sync_mix_cpu": Row("the same: CPU of both nodes", "CPU-s", 2, False, "≤ 3", at_most(3)),
+    "sync_experiments_bytes": Row(
+        "cold sync of 10,000 experiments: bytes on TCP, both ways", "MB", 2, False, "≤ 5", at_most(5),
+    ),
+    "sync_experiments_cpu": Row("the same: CPU of both nodes", "CPU-s", 2, False, "≤ 3", at_most(3)),
+    "missing_bytes": Row(
+        "10 old records missing of 10,000, on reconnect: bytes on TCP, both ways", "KB", 1, False, "≤ 20", at_most(20),
+    ),
+    "missing_cpu": Row("the same: CPU of both nodes", "CPU-s", 3),
+    "missing_trips": Row("the same: round trips after the handshake", "round trips", 0, False, "≤ 4", at_most(4)),
+    "missing_recovered": Row(
+        "the same: records recovered", "of 10", 0, True, "10", at_least(10),
+    ),
+    "restart_bytes": Row(
+        "restart in a mesh of three that holds 10,000, nothing new: bytes on TCP, both ways", "KB", 1, False,
+        "≤ 10", at_most(10),
+    ),
+    "restart_cpu": Row("the same: CPU of all three from the dial on", "CPU-s", 3),
+    "spread_ms": Row(
+        "publish → stored on disk by all of 8 nodes, fully connected", "ms (wall)", 1, False, "≤ Spore", not_over_peer,
+    ),
+    "spread_bodies": Row(
+        "the same: bodies sent for each that is needed", "bodies/needed", 2, False, "≤ 1.3", at_most(1.3),
+    ),
+    "frontier_ms": Row("frontier query", "CPU-ms", 2, False, "≤ 1", at_most(1)),
+    "overview_kb": Row("first view of the explorer: compressed bytes", "KB", 1, False, "≤ 45", at_most(45)),
+    "overview_steps": Row(
+        "first view of the explorer: SQLite VM steps", "1,000 steps", 0, False, "≤ 600", at_most(600),
+    ),
+    "overview_ms": Row("first view of the explorer: CPU of the server", "CPU-ms", 0),
+    "replay_segment": Row(
+        "replay one segment of a run (T2), against the whole rerun", "share of the run's CPU", 3, False,
+    ),
+    "replay_probe": Row(
+        "check two blocks of the published weights (T1), against the whole rerun", "share of the run's CPU", 4,
+    ),
+    "run_cpu": Row("one experiment on the task pico", "CPU-s", 2, False, "≤ 20 (any task)", at_most(20)),
+    "live_cost": Row(
+        "live mesh of three: CPU of all evidence / CPU of the verified experiments", "share", 3, False,
+    ),
+    "live_rounds": Row("live mesh of three: from acknowledged to verdict", "rounds", 0),
+    "live_verdicts": Row("live mesh of three: claims with a verdict", "claims", 0, True),
+    "live_accepted": Row("live mesh of three: honest claims accepted, of those with a verdict", "share", 2, True),
+    "help_ratio": Row("`borg --help` against a bare click program", "ratio of CPU", 2, False, "≤ 1.5", at_most(1.5)),
+}  # fmt: skip
+
+
+def emit(row: str, values: Sequence[float], note: str = "") -> None:
+    """Report the repetitions of one measurement: one line of JSON on stdout."""
+    if not values:
+        raise ValueError(f"no value for {row}")
+    print(
+        MARK + json.dumps(row) + ", " + json.dumps({"values": [float(v) for v in values], "note": note})[1:],
+        flush=True,
+    )
