@@ -5,6 +5,7 @@ One JSON object a line, one request a connection; the command line's end is ``cl
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,20 +58,32 @@ async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) ->
                 break
             raw += part
     try:
-        request = json.loads(raw)
-        if not isinstance(request, dict) or request.get("op") not in handlers:
-            raise UsageError(
-                detail="The node does not know this request; do node and command have the same version?"
-            )
-        answer: dict[str, Any] = {"result": await handlers[request.pop("op")](**request)}
+        handler, params = _request(raw, handlers)
+        answer: dict[str, Any] = {"result": await handler(**params)}
     except BorgError as error:
         answer = {"error": {"code": error.exit_code, "kind": type(error).__name__, "message": str(error)}}
-    except (ValueError, TypeError) as error:
-        answer = {
-            "error": {
-                "code": UsageError.exit_code,
-                "kind": "UsageError",
-                "message": f"Not a request: {error}",
-            }
-        }
     await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+
+def _request(raw: bytes, handlers: Mapping[str, Handler]) -> tuple[Handler, dict[str, Any]]:
+    """The handler that a request asks for, and its parameters.
+
+    Raises:
+        UsageError: it is not a request, or its parameters are not the handler's in name or type.
+    """
+    try:
+        request = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(detail=f"Not a request: {error}. One JSON object on one line is.") from error
+    op = request.pop("op", None) if isinstance(request, dict) else None
+    if not isinstance(op, str) or op not in handlers:
+        raise UsageError(
+            detail="The node does not know this request; do node and command have the same version?"
+        )
+    wanted = inspect.signature(handlers[op], eval_str=True).parameters
+    for name, value in request.items():
+        if name not in wanted or type(value) is not wanted[name].annotation:
+            raise UsageError(detail=f"The request {op} takes no {name} of this kind: {str(value)[:60]!r}")
+    if lacking := [name for name, one in wanted.items() if one.default is one.empty and name not in request]:
+        raise UsageError(detail=f"The request {op} lacks {', '.join(lacking)}.")
+    return handlers[op], request

@@ -18,8 +18,8 @@ from typing import Any
 
 import trio
 
-from spore_borg.errors import BorgError, NodeUnreachable
-from spore_borg.node import control_client
+from spore_borg.errors import BorgError, NodeUnreachable, TimedOut
+from spore_borg.node import blame, control_client
 from spore_borg.store.tables import Tables
 
 EPOCH_MS = 4_000
@@ -54,9 +54,10 @@ def main(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="demo-", dir=path) as folder:
         actors = _cast(Path(folder), options)
         try:
-            summary = trio.run(_play, actors, options)
-        except* KeyboardInterrupt:
-            raise KeyboardInterrupt from None
+            summary = trio.run(_play, actors, options, strict_exception_groups=True)
+        except BaseExceptionGroup as group:
+            error = blame.one_of(group)
+            raise error from (None if error is group else group)
     return summary
 
 
@@ -76,7 +77,7 @@ def _cast(folder: Path, options: Mapping[str, Any]) -> list[Actor]:
         )
     ]
     for number in range(2, int(options["nodes"]) + 1):
-        role = {"verify_only": True} if number == 2 else {}  # noqa: PLR2004 - the second one only verifies
+        role = {"verify_only": True} if number == 2 else {}  # the second one
         actors.append(
             Actor("verifier" if role else f"researcher {number}", folder / str(number), {**common, **role})
         )
@@ -122,15 +123,22 @@ async def _raise(actors: list[Actor], nursery: trio.Nursery, say: Any) -> None:
     for actor in actors:
         if actor is not actors[0]:
             actor.options["join"] = await _ticket(actors[0].home)
-        command = [sys.executable, "-m", "spore_borg.node.demo", str(actor.home), json.dumps(actor.options)]
+        node = ["spore_borg.node.demo", str(actor.home), json.dumps(actor.options)]
         actor.process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [sys.executable, "-m", "spore_borg.node.leash", *node],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         nursery.start_soon(_listen, actor, say)
         if actor is actors[0]:
-            with trio.fail_after(START_TIMEOUT_S):
-                while actor.url is None:
+            with trio.move_on_after(START_TIMEOUT_S):
+                while actor.url is None and actor.process.poll() is None:  # noqa: ASYNC110 - a process is polled
                     await trio.sleep(0.1)
+            if actor.url is None:
+                raise TimedOut(
+                    what="The start of the demo's first node", limit_s=START_TIMEOUT_S,
+                    hint="`borg doctor` checks this machine.",
+                )  # fmt: skip
             say(f"explorer: {actor.url}")
 
 
@@ -187,7 +195,7 @@ def _look(actors: list[Actor], *, cheats: bool) -> dict[str, Any]:
     honest_dead = [
         name for display, name, banned, *_ in rows if banned and not (display or "").startswith("cheat")
     ]
-    caught = len(liars) == 2 and all(liar["dead"] and not liar["frontier_steps"] for liar in liars)  # noqa: PLR2004
+    caught = len(liars) == 2 and all(liar["dead"] and not liar["frontier_steps"] for liar in liars)
     return {
         "ok": confirmed > 0 and not honest_dead and (caught or not cheats), "frontier_steps": confirmed, "cheats": liars,
         "honest_dead": honest_dead, "digests": same[0], "digest_nodes": same[1], "explorer": actors[0].url,

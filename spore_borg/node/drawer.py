@@ -31,19 +31,29 @@ class Drawer:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        _sync_directory(self._directory)
 
     def get(self, name: bytes) -> dict[str, Any] | None:
-        """What was put, or None."""
+        """What was put; None if there is nothing, or what is there is damaged."""
         path = self._directory / f"{name.hex()}.json"
         try:
-            value: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
-        except (FileNotFoundError, json.JSONDecodeError):
+            value = json.loads(path.read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
             return None
-        return value
+        return value if isinstance(value, dict) else None
 
     def drop(self, name: bytes) -> None:
         """Forget it."""
         (self._directory / f"{name.hex()}.json").unlink(missing_ok=True)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a new name in a directory outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def pack_run(run: Run) -> dict[str, Any]:

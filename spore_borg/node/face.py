@@ -62,17 +62,19 @@ class Face:
                     }  # fmt: skip
         return None
 
-    def publish_live(self) -> None:
+    async def publish_live(self) -> None:
         """Write what is happening now for the explorer's live cards."""
-        live = self.hub.tables.set_live
-        live("run", self.run)
-        live("verify", {"what": self.verify, "waiting": len(self.hub.view.pending)})
-        live("peers", self.peers())
-        live("events", list(self.hub.events))
-        live(
-            "node",
-            {**self.node, "name": node_name(self.hub.me), "explorer": self.explorer, "ticket": self.ticket},
-        )
+        await self.hub.publish_live(
+            {
+                "run": None if self.run is None else dict(self.run),
+                "verify": {"what": self.verify, "waiting": len(self.hub.view.pending)},
+                "peers": self.peers(),
+                "events": list(self.hub.events),
+                "node": {
+                    **self.node, "name": node_name(self.hub.me), "explorer": self.explorer, "ticket": self.ticket,
+                },
+            }
+        )  # fmt: skip
 
 
 async def show_forever(face: Face, *, as_json: bool) -> None:
@@ -89,7 +91,7 @@ async def show_forever(face: Face, *, as_json: bool) -> None:
         say(event)
     face.hub.on_event.append(say)
     while True:
-        face.publish_live()
+        await face.publish_live()
         await trio.sleep(REFRESH_S * 2)
 
 
@@ -101,5 +103,5 @@ async def _live(face: Face) -> None:
     with Live(live.render(face.state()), refresh_per_second=4, screen=False, transient=False) as screen:
         while True:
             screen.update(live.render(face.state()))
-            face.publish_live()
+            await face.publish_live()
             await trio.sleep(REFRESH_S)

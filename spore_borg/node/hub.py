@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import trio
 
 from spore_borg.home import Home
+from spore_borg.node.clock import Clock
 from spore_borg.protocol.events import Offered, Status
 from spore_borg.records.admit import Stub, check_context
 from spore_borg.records.bodies import Body
@@ -21,7 +22,6 @@ from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record, parse, sign
 from spore_borg.records.keys import SigningKey, node_name
 from spore_borg.records.reasons import Missing, Refused
-from spore_borg.node.clock import Clock
 from spore_borg.store.blobs import Blobs
 from spore_borg.store.log import Log
 from spore_borg.store.tables import Tables
@@ -34,6 +34,8 @@ EVENTS_KEPT = 50
 YIELD_EVERY = 32  # records judged between two looks at the other connections
 REFRESH_MIN_S = 0.25  # records that arrive together are folded together
 REFRESH_SHARE = 4  # folding takes at most 1/(1 + this) of the time
+VERDICTS_TOLD_MAX = 20  # in one fold; a newcomer reads a whole history at once
+BEHIND_TOLD_S = 60.0  # between two warnings that this machine's clock is behind
 
 
 class Hub:
@@ -50,6 +52,8 @@ class Hub:
         self.log = Log(home.log)
         self.blobs = Blobs(home.blobs)
         self.tables = Tables(home.views)
+        self._tables_lock = trio.Lock()  # the file is opened anew when somebody has deleted it
+        self._behind_told_s = float("-inf")
         self.records: list[Record] = []
         self.seq: dict[Cid, int] = {}
         self._stubs: dict[Cid, Stub] = {}
@@ -114,10 +118,24 @@ class Hub:
             return Offered(cid, Status.MISSING, parents=tuple(Cid(parent) for parent in error.cids))
         except Refused as error:
             if error.code == "future-epoch":
+                self._say_behind(error)
                 return Offered(cid, Status.NOT_YET, code=error.code)
             return Offered(cid, Status.REFUSED, code=error.code, offence=True)
+        if record.kind == "genesis" and self.clock is None:
+            # From here on the future is bounded, also for the records that came in the same batch.
+            self.clock = Clock(record.body.time_ms, record.body.epoch_ms)
         fresh[cid] = record
         return Offered(cid, Status.STORED, record.epoch)
+
+    def _say_behind(self, error: Refused) -> None:
+        if time.monotonic() - self._behind_told_s < BEHIND_TOLD_S:
+            return
+        self._behind_told_s = time.monotonic()
+        self.event(
+            "clock",
+            f"a peer's record comes from the future ({error.fields.get('detail')}) and has to wait. "
+            "If this goes on, set this machine's clock.",
+        )
 
     def _store(self, records: list[Record]) -> None:
         if not records:
@@ -136,7 +154,11 @@ class Hub:
             body: the body, or what makes it from the record's epoch (which is never before a parent's).
         """
         parents = tuple(self.log.heads())
-        epoch = max([self.epoch() if self.clock else 0, *(self._stubs[cid].epoch for cid in parents)])
+        last_own = (
+            [self._own[-1].epoch] if self._own else []
+        )  # with very many heads it may be behind none of them
+        seen = [*last_own, *(self._stubs[cid].epoch for cid in parents)]
+        epoch = max([self.epoch() if self.clock else 0, *seen])
         said = body(epoch) if callable(body) else body
 
         def build(last: tuple[int, Cid] | None) -> Record:
@@ -150,6 +172,11 @@ class Hub:
         self._news.set()
         return record
 
+    @property
+    def has_written(self) -> bool:
+        """Whether a record of this node is here."""
+        return bool(self._own)
+
     def own(self, kind: str) -> list[Record]:
         """This node's own records of a kind, oldest first."""
         return [record for record in self._own if record.kind == kind]
@@ -158,7 +185,7 @@ class Hub:
 
     async def refresh_forever(self) -> None:
         """Fold the view anew whenever records came, but never spend most of the time on it."""
-        self._publish_tables()
+        await self._publish_tables()
         while True:
             await self._news.wait()
             await trio.sleep(REFRESH_MIN_S)
@@ -172,13 +199,40 @@ class Hub:
         records = list(self.records)
         view = await trio.to_thread.run_sync(View, records)
         before, self.view = self.view, view
-        await trio.to_thread.run_sync(self._publish_tables)
+        await self._publish_tables()
         self._report(before, view)
         self._changed.set()
         self._changed = trio.Event()
 
-    def _publish_tables(self) -> None:
-        self.tables.publish(tables(self.view, self.seq, self.me))
+    async def _publish_tables(self) -> None:
+        view, seq = self.view, dict(self.seq)  # a thread reads them while records arrive
+
+        def publish() -> None:
+            self._there()
+            self.tables.publish(tables(view, seq, self.me))
+
+        async with self._tables_lock:
+            await trio.to_thread.run_sync(publish)
+
+    async def publish_live(self, values: Mapping[str, Any]) -> None:
+        """Write what is happening now (the table ``live``) beside the views."""
+
+        def publish() -> None:
+            self._there()
+            for key, value in values.items():
+                self.tables.set_live(key, value)
+
+        async with self._tables_lock:
+            await trio.to_thread.run_sync(publish)
+
+    def _there(self) -> None:
+        """Views may be deleted at any time, also while a node runs: then they are made again."""
+        if not self.home.views.exists():
+            self.tables.close()
+            for suffix in ("-wal", "-shm"):
+                self.home.views.with_name(self.home.views.name + suffix).unlink(missing_ok=True)
+            self.tables = Tables(self.home.views)
+            self.tables.publish(tables(self.view, dict(self.seq), self.me))
 
     async def changed(self) -> None:
         """Wait for the next fold."""
@@ -190,12 +244,20 @@ class Hub:
             await self.changed()
 
     def _report(self, before: View, after: View) -> None:
+        news = []
         for cid, claim in after.claims.items():
             old = before.claims.get(cid)
             if claim.verdict and (old is None or old.cid != claim.cid or old.verdict is None):
-                whose = "own claim" if claim.author == self.me else f"claim of {node_name(claim.author)[:8]}"
-                text = f"{claim.verdict}: {whose} {str(cid)[-8:]}. {claim.reason} {after.frontier_why.get(cid, '')}".strip()
-                self.event("verdict", text, cid=str(cid), verdict=claim.verdict, metric=claim.body.metric)
+                news.append((cid, claim))
+        news.sort(key=lambda item: item[1].round_settled or 0)
+        if len(news) > VERDICTS_TOLD_MAX:
+            self.event(
+                "verdicts", f"{len(news) - VERDICTS_TOLD_MAX} older verdicts came in; `borg log` lists them"
+            )
+        for cid, claim in news[-VERDICTS_TOLD_MAX:]:
+            whose = "own claim" if claim.author == self.me else f"claim of {node_name(claim.author)[:8]}"
+            text = f"{claim.verdict}: {whose} {str(cid)[-8:]}. {claim.reason} {after.frontier_why.get(cid, '')}".strip()
+            self.event("verdict", text, cid=str(cid), verdict=claim.verdict, metric=claim.body.metric)
 
     # ---- news
 

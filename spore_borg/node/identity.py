@@ -20,6 +20,8 @@ def load_or_create(path: Path) -> tuple[SigningKey, bytes]:
     """
     if not path.exists():
         _create(path)
+    elif path.stat().st_mode & 0o077:
+        path.chmod(0o600)  # a copy from a backup, say, that others could read
     text = path.read_text(encoding="ascii", errors="replace").strip()
     try:
         seed = bytes.fromhex(text)
@@ -44,3 +46,8 @@ def _create(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # records that this key signs must not outlast it
+    finally:
+        os.close(directory)

@@ -56,5 +56,9 @@ class Invitations:
 
 def _own_addresses() -> list[str]:
     """Addresses of this machine that others may reach, loopback last."""
-    found = {item[4][0] for item in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)}
+    try:
+        items = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    except OSError:  # a machine whose own name nobody knows
+        items = []
+    found = {item[4][0] for item in items} or {"127.0.0.1"}
     return sorted((str(address) for address in found), key=lambda text: text.startswith(("127.", "::1")))[:4]

@@ -23,6 +23,7 @@ async def serve_pages(home: Path, bind: str, port: int, ready: Callable[[str], N
     command = [
         sys.executable,
         "-m",
+        "spore_borg.node.leash",
         "explorer",
         "--home",
         str(home),
@@ -34,19 +35,16 @@ async def serve_pages(home: Path, bind: str, port: int, ready: Callable[[str], N
     ]
     while True:
         process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         try:
             assert process.stdout is not None, "it was asked for"
             line = b""
             async for part in process.stdout:
                 line += part
-                if b"\n" in line and b"http" in line:
-                    ready(
-                        next(
-                            word for word in line.decode(errors="replace").split() if word.startswith("http")
-                        )
-                    )
+                words = line.decode(errors="replace").split() if b"\n" in line else []
+                if urls := [word for word in words if word.startswith("http")]:
+                    ready(urls[0])
                     line = b""
                 line = line[-_URL_LINE_BYTES_MAX:]
             await process.wait()

@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from spore_borg.errors import NotFound
 from spore_borg.node.drawer import Drawer, pack_run
 from spore_borg.node.hub import Hub
 from spore_borg.node.tasks import task_spec
@@ -24,7 +25,7 @@ from spore_borg.policies.proposer import Situation, propose
 from spore_borg.records.bodies import Intent, Task
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
-from spore_borg.runner.errors import WorkerRefused, WorkerTimedOut
+from spore_borg.runner.errors import WorkerError, WorkerRefused
 from spore_borg.views.draw import run_seed
 from spore_borg.views.frontier import Frontier, show
 from spore_borg.views.reduce import View
@@ -37,6 +38,11 @@ Progress = Callable[[dict[str, Any] | None], None]
 PENDING_MAX = 6  # own claims without a verdict; beyond that research waits for verification
 INTENT_EPOCHS = 20  # length of a lease on a recipe
 IDLE_S = 5.0
+PAUSE_S, PAUSE_S_MAX = (
+    2.0,
+    300.0,
+)  # after a run that failed for no reason of its recipe; doubled each time in a row
+RESULTS = frozenset(("recipe", "crashed"))  # kinds of refusal that say something about the recipe
 
 
 class Researcher:
@@ -62,12 +68,13 @@ class Researcher:
         self.family, self.fingerprint, self.rng = family, fingerprint, rng
         self.runs = Drawer(hub.home.work / "runs")
         self.count = 0
+        self.failures = 0  # in a row, and not by the recipe's fault
 
     async def run(self, task_cid: Cid, experiments: int | None) -> None:
         """Research until cancelled, or until ``experiments`` runs are published."""
         task = self.hub.view.tasks[task_cid]
-        data = await self.fetch(task.data)
         while experiments is None or self.count < experiments:
+            data = await self._dataset(task)  # each time: it may be gone, and come back from a peer
             await self._wait_for_verification()
             proposal = await self._propose(task_cid, task)
             seed_epoch, value = await self._revealed()
@@ -75,6 +82,22 @@ class Researcher:
             self.hub.write(Intent(task=task_cid, recipe=digest, until=self.hub.epoch() + INTENT_EPOCHS))
             await self._experiment(task_cid, task, data, proposal, seed_epoch, value)
             self.count += 1
+            if self.failures:
+                await trio.sleep(min(PAUSE_S_MAX, PAUSE_S * 2 ** min(self.failures, 16)))
+
+    async def _dataset(self, task: Task) -> Path:
+        """The dataset's file; waits for a peer that has it."""
+        told = False
+        while True:
+            try:
+                return await self.fetch(task.data)
+            except NotFound:
+                if not told:
+                    self.hub.event(
+                        "waiting", f"no peer that is connected has the dataset of task {task.name} yet"
+                    )
+                    told = True
+                await trio.sleep(IDLE_S)
 
     async def _wait_for_verification(self) -> None:
         """Research must not outrun verification: states on the disk and the others' time are limited."""
@@ -177,11 +200,11 @@ class Researcher:
         limit_s = 40 * int(task.spec.get("cpu_s_max", 600))
         try:
             answer = await self.worker.call("train", job, on_progress=report, timeout_s=limit_s)
-        except (
-            WorkerRefused,
-            WorkerTimedOut,
-        ) as error:  # a recipe that this task does not allow is a result too
+            self.failures = 0
+        except WorkerError as error:  # a recipe that this task does not allow is a result too
             answer = {"status": "crashed", "error": str(error.fields.get("detail", error))}
+            of_recipe = isinstance(error, WorkerRefused) and error.fields.get("kind") in RESULTS
+            self.failures = 0 if of_recipe else self.failures + 1
         finally:
             self.progress(None)
         self.publish(task_cid, task, proposal, bases, seed_epoch, seed, answer)

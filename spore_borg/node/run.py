@@ -16,9 +16,9 @@ from typing import Any
 import trio
 
 from spore_borg.config import Config, load
-from spore_borg.errors import BorgError, NotAllowed, TimedOut, UsageError
+from spore_borg.errors import NotAllowed, TimedOut, UsageError
 from spore_borg.home import Home
-from spore_borg.node import control, face, janitor, pages, sealer, setup
+from spore_borg.node import blame, control, face, janitor, pages, sealer, setup
 from spore_borg.node.hub import Hub
 from spore_borg.node.invitations import Invitations
 from spore_borg.node.peers import Peers
@@ -38,6 +38,7 @@ LOG_BYTES_MAX = 4 << 20
 HELLO_TIMEOUT_S = 300.0
 DATASET_TIMEOUT_S = 1_800.0
 BLOB_TIMEOUT_S = 20.0  # without any progress
+SYNC_LOOK_S = 0.1
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -57,17 +58,11 @@ def main(path: Path, options: Mapping[str, Any]) -> None:
         hub, seed = setup.open_hub(home, options.get("join"), epoch_ms=config.epoch_ms, name=config.name)
         try:
             trio.run(_until_stopped, Node(home, hub, seed, config, options), strict_exception_groups=True)
-        except* KeyboardInterrupt:
-            raise KeyboardInterrupt from None
-        except* BorgError as group:
-            raise _first(group) from group
+        except BaseExceptionGroup as group:
+            error = blame.one_of(group)
+            raise error from (None if error is group else group)
         finally:
             hub.close()
-
-
-def _first(group: BaseExceptionGroup[BorgError]) -> BorgError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,22 +172,27 @@ class Node:
             if not hub.events or hub.events[-1]["event"] != "syncing":
                 hub.event("syncing", "waits for the mesh's records from the inviting node")
             await hub.changed()
+        await self._wait_for_own_past()
         async with (
             Worker(resource=self.config.resource) as judge,
-            Worker(resource=self.config.resource) as maker,
+            Worker(resource=self.config.resource) as second,
         ):
             hello = await judge.call("hello", {"threads": self.config.threads}, timeout_s=HELLO_TIMEOUT_S)
             await self._wait_for_invitation()
-            onion, first_epoch = setup.ensure_join(hub, hello, self.config.role)
+            joined = partial(setup.ensure_join, hub, hello, self.config.role)
+            joined()
             setup.ensure_profile(hub, self.config.name)
             hub.event("joined", f"as {hello['family']}, fingerprint {hello['fingerprint'][:12]}")
-            nursery.start_soon(sealer.seal_forever, hub, onion, first_epoch)
+            nursery.start_soon(sealer.seal_forever, hub, joined)
             nursery.start_soon(janitor.tidy_forever, hub, self.config.blob_budget_mb * 1_000_000)
             nursery.start_soon(self._keep_ticket)
-            verifier = Verifier(hub, judge, self._fetch, self._verifying)
+            verifier = Verifier(
+                hub, judge, self._fetch, self._verifying, harness=bytes.fromhex(hello["evaluator"])
+            )
             nursery.start_soon(verifier.run)
             if self.config.role != "research":
                 await trio.sleep_forever()
+            maker = maker_of(hello["family"], judge, second)
             task = await self._task(maker, hello["evaluator"])
             await maker.call("hello", {"threads": self.config.threads}, timeout_s=HELLO_TIMEOUT_S)
             researcher = self._researcher(maker, hello)
@@ -205,8 +205,21 @@ class Node:
         made = CHEATS.get(self.options.get("cheat") or "", Researcher)
         return made(
             self.hub, worker, self._fetch, self._running, family=hello["family"],
-            fingerprint=bytes.fromhex(hello["fingerprint"]), rng=random.Random(secrets.randbits(64)),  # noqa: S311
+            fingerprint=bytes.fromhex(hello["fingerprint"]), rng=random.Random(secrets.randbits(64)),
         )  # fmt: skip
+
+    async def _wait_for_own_past(self) -> None:
+        """With an empty log, first learn from a peer what this key may have signed before.
+
+        A key whose log was lost would otherwise give a number a second time, and be banned for that.
+        """
+        hub = self.hub
+
+        def caught_up() -> bool:
+            return any(row["synced"] and not row["behind"] for row in self.peers.status())
+
+        while not hub.has_written and not caught_up():  # noqa: ASYNC110 - the wire has no event for it
+            await trio.sleep(SYNC_LOOK_S)
 
     async def _wait_for_invitation(self) -> None:
         """A join that uses an invitation must come after it."""
@@ -222,9 +235,12 @@ class Node:
         hub = self.hub
         if hub.view.genesis is not None and hub.me in hub.view.genesis.body.roots:
             name = wanted or self.config.task
-            if not any(record.kind == "task" and record.body.name == name for record in hub.records):
+            names = {record.body.name for record in hub.records if record.kind == "task"}
+            if not names or (wanted is not None and wanted not in names):
                 await self._publish_task(worker, name, harness)
-            wanted = name
+                wanted = name
+        if _choose(hub.view, wanted) is None:
+            hub.event("waiting", f"for the mesh's task{f' {wanted}' if wanted else ''} to be acknowledged")
         await hub.until(lambda view: _choose(view, wanted) is not None)
         cid = _choose(hub.view, wanted)
         assert cid is not None, "waited for"
@@ -302,18 +318,27 @@ class Node:
                 endpoint, key = Endpoint.parse(address), None
             self.peers.connect(endpoint, key)
             with trio.move_on_after(CONNECT_TIMEOUT_S):
-                while not any(row["address"] == str(endpoint) for row in self.peers.status()):
+                while not any(row["address"] == str(endpoint) for row in self.peers.status()):  # noqa: ASYNC110
                     await trio.sleep(0.1)
                 return str(endpoint)
             raise TimedOut(
                 what=f"Connecting to {endpoint}", limit_s=CONNECT_TIMEOUT_S,
-                hint="This node goes on trying. Does a node of the same mesh listen there, and does no firewall stand between?",
+                hint="This node goes on trying. Does a node of the same mesh listen there, past every firewall?",
             )  # fmt: skip
 
         async def fetch(cid: str) -> str:
-            return str(await self._fetch(Cid.parse(cid)))
+            try:
+                wanted = Cid.parse(cid)
+            except ValueError as error:
+                raise UsageError(detail=f"{cid[:80]!r} is no cid: {error}.") from error
+            return str(await self._fetch(wanted))
 
         return {"status": status, "peers": peers, "ticket": ticket, "connect": connect, "fetch": fetch}
+
+
+def maker_of(family: str, judge: Worker, second: Worker) -> Worker:
+    """The worker for research. A processor has cores for both; on a card research and verification take turns."""
+    return second if family.startswith("CPU") else judge
 
 
 def _choose(view: View, name: str | None) -> Cid | None:

@@ -21,6 +21,7 @@ from spore_borg.records.onion import Onion
 from spore_borg.views.reduce import invitation_message
 
 AGENT = f"spore-borg/{__version__}"
+ONION_MARGIN = 8  # layers left over: a record's epoch may be a little ahead of the clock's
 
 
 def open_hub(home: Home, join: str | None, *, epoch_ms: int, name: str) -> tuple[Hub, bytes]:
@@ -37,7 +38,8 @@ def open_hub(home: Home, join: str | None, *, epoch_ms: int, name: str) -> tuple
     invitation = None if join is None else ticket.parse(join)
     key, seed = identity.load_or_create(home.key)
     hub = Hub(home, key, None)
-    chosen = hub.log.meta("mesh")
+    # A node that was killed between founding its mesh and noting it down has the genesis in its log.
+    chosen = hub.log.meta("mesh") or (None if hub.mesh is None else str(hub.mesh))
     if invitation is not None:
         if chosen is not None and chosen != str(invitation.mesh):
             hub.close()
@@ -45,10 +47,11 @@ def open_hub(home: Home, join: str | None, *, epoch_ms: int, name: str) -> tuple
                 detail=f"The directory {home.path} already belongs to the mesh {chosen}. "
                 "Give another directory with --home to join this one."
             )
-        hub.log.set_meta("mesh", str(invitation.mesh))
         hub.log.set_meta("ticket", join or "")
+        hub.log.set_meta("mesh", str(invitation.mesh))
         hub.mesh = invitation.mesh
     elif chosen is not None:
+        hub.log.set_meta("mesh", chosen)
         hub.mesh = Cid.parse(chosen)
     else:
         _found(hub, epoch_ms, name)
@@ -95,7 +98,7 @@ def ensure_join(hub: Hub, hello: Mapping[str, Any], role: str) -> tuple[Onion, i
         onion = onion_of(hub.key, len(joins) - 1)
         body, used = joins[-1].body, hub.epoch() - joins[-1].epoch
         same = (body.fingerprint.hex(), body.role, body.anchor) == (hello["fingerprint"], role, onion.anchor)
-        if same and used < onion.length:
+        if same and used < onion.length - ONION_MARGIN:
             return onion, joins[-1].epoch
     onion = onion_of(hub.key, len(joins))
     record = hub.write(

@@ -19,6 +19,8 @@ from spore_borg.records.reasons import Refused
 T = TypeVar("T")
 PREFIX = "borg1"
 _SIZE_MAX = 2_000
+_ADDRESSES_MAX = 8
+_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,30 @@ def parse(text: str) -> Ticket:
             raise problem
         value = decode(body)
         invite = value["invite"]
-        return Ticket(
+        ticket = Ticket(
             mesh=_is(value["mesh"], Cid),
-            addresses=tuple((_is(host, str), _is(port, int)) for host, port in value["addresses"]),
-            key=_is(value["key"], bytes),
-            invite=None if invite is None else (_is(invite[0], Cid), _is(invite[1], bytes)),
+            addresses=tuple(_address(host, port) for host, port in value["addresses"]),
+            key=_key(value["key"]),
+            invite=None if invite is None else (_is(invite[0], Cid), _key(invite[1])),
         )
+        # One ticket has one text: spare bits of base32 and superfluous fields are damage as well.
+        if not 1 <= len(ticket.addresses) <= _ADDRESSES_MAX or ticket.text() != text.lower():
+            raise problem
+        return ticket
     except (binascii.Error, Refused, KeyError, TypeError, ValueError, IndexError) as error:
         raise problem from error
+
+
+def _address(host: Any, port: Any) -> tuple[str, int]:
+    if not _is(host, str) or not host.isprintable() or not 0 < _is(port, int) < 65_536:
+        raise ValueError(host)
+    return host, port
+
+
+def _key(value: Any) -> bytes:
+    if len(_is(value, bytes)) != _KEY_BYTES:
+        raise ValueError("a key of another length")
+    return bytes(value)
 
 
 def _is(value: Any, kind: type[T]) -> T:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from spore_borg.errors import BorgError
+from spore_borg.errors import BorgError, IntegrityError, NotFound
 from spore_borg.node.drawer import Drawer, pack_found, unpack_found, unpack_run
 from spore_borg.node.hub import Hub
 from spore_borg.node.tasks import task_spec
@@ -23,7 +25,7 @@ from spore_borg.policies.verifier import Duty, duties
 from spore_borg.records.bodies import STEP_PPM_MAX, Announce, Trace, TraceStates
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
-from spore_borg.runner.errors import WorkerRefused
+from spore_borg.runner.errors import WorkerRefused, WorkerTimedOut
 from spore_borg.views import onestep
 from spore_borg.views.draw import Probe
 from spore_borg.views.verdicts import Claim
@@ -33,7 +35,15 @@ Fetch = Callable[[Cid], Awaitable[Path]]
 PROBE_TIMEOUT_S = 600.0  # of one evaluation or replay; a run that is silent for longer is given up
 UNDER_WAY_MAX = 6  # duties at once; most of them wait for a blob or for the worker
 RETRY_S = 20.0  # a duty that failed is tried again after this long
+TRIES_MAX = (
+    5  # of one duty that fails here; one that only waits for a blob is tried until it is no duty any more
+)
+COMPUTED = frozenset(("trace", "jury", "probe", "shadow"))  # duties whose numbers the evaluator makes
 ZERO = bytes(32)
+
+
+class GivenUp(BorgError):
+    """{detail}"""
 
 
 async def _first(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
@@ -48,10 +58,17 @@ class Verifier:
     Args:
         hub: records and view; worker: the torch process; fetch: brings a blob here, from us or from peers.
         busy: told what is being done, for the live views.
+        harness: digest of the evaluator here; claims on tasks of another one are left to others.
     """
 
-    def __init__(self, hub: Hub, worker: Worker, fetch: Fetch, busy: Callable[[str | None], None]) -> None:
-        self.hub, self.worker, self.fetch, self.busy = hub, worker, fetch, busy
+    def __init__(
+        self, hub: Hub, worker: Worker, fetch: Fetch, busy: Callable[[str | None], None], *, harness: bytes
+    ) -> None:
+        self.hub, self.worker, self.busy, self.harness = hub, worker, busy, harness
+        self._fetch = fetch
+        self._in_use: Counter[Cid] = Counter()
+        self._tries: Counter[tuple[str, Cid, object]] = Counter()
+        self._foreign: set[Cid] = set()
         self.evidence = Drawer(hub.home.work / "evidence")
         self.runs = Drawer(hub.home.work / "runs")
         self._done: set[tuple[str, Cid, object]] = set()
@@ -82,19 +99,53 @@ class Verifier:
         try:
             await self._perform(duty)
             self._done.add(key)
-        except BorgError as error:
-            self._later[key] = time.monotonic() + RETRY_S
-            self.hub.event("delayed", f"{duty.what} of {str(duty.experiment)[-8:]} is put off: {error}")
+        except (BorgError, OSError) as error:
+            self._failed(duty, key, error)
         finally:
             self._under_way.discard(key)
             self._ended.set()
             if not self._under_way:
                 self.busy(None)
 
+    def _failed(self, duty: Duty, key: tuple[str, Cid, object], error: BorgError | OSError) -> None:
+        """Try again later, but nobody's claim may cost this node without end.
+
+        A run that takes too long is given up at the first time: whether the author or this machine is to blame
+        cannot be told from here, so it is no evidence against the author.
+        """
+        which = f"{duty.what} of {str(duty.experiment)[-8:]}"
+        if not isinstance(error, NotFound):
+            self._tries[key] += 1
+        if isinstance(error, WorkerTimedOut | GivenUp) or self._tries[key] >= TRIES_MAX:
+            self._done.add(key)
+            self.hub.event("abandoned", f"{which}: {error}")
+            return
+        self._later[key] = time.monotonic() + RETRY_S
+        self.hub.event("delayed", f"{which} is put off: {error}")
+
+    def _ours(self, duty: Duty) -> bool:
+        """Whether the evaluator here is the task's. Another one would compute other numbers and accuse the honest."""
+        claim = self.hub.view.claims.get(duty.experiment)
+        if claim is None:
+            return False
+        if duty.what not in COMPUTED or claim.task.evaluator == self.harness:
+            return True
+        task = claim.body.task
+        if task not in self._foreign:
+            self._foreign.add(task)
+            self.hub.event(
+                "warning",
+                f"task {claim.task.name} is measured with another version of the harness; this node does not verify "
+                "it. Install the version of spore-borg that the mesh's founder runs.",
+            )
+        return False
+
     def _next(self) -> Duty | None:
         now = time.monotonic()
         for duty in duties(self.hub.view, self.hub.me):
             key = self._key(duty)
+            if not self._ours(duty):
+                continue
             if key not in self._done and key not in self._under_way and self._later.get(key, 0.0) <= now:
                 return duty
         return None
@@ -102,12 +153,13 @@ class Verifier:
     def _key(self, duty: Duty) -> tuple[str, Cid, object]:
         """Under what a duty is remembered; each announcement of one experiment is another duty."""
         if duty.what == "announce":
-            return duty.what, duty.claim, self.hub.view.claims[duty.experiment].announced
+            claim = self.hub.view.claims.get(duty.experiment)
+            return duty.what, duty.claim, claim.announced if claim is not None else None
         return duty.what, duty.claim, duty.named
 
     async def _perform(self, duty: Duty) -> None:
-        claim = self.hub.view.claims[duty.experiment]
-        if duty.what != "announce" and claim.cid != duty.claim:
+        claim = self.hub.view.claims.get(duty.experiment)
+        if claim is None or (duty.what != "announce" and claim.cid != duty.claim):
             return  # announced again meanwhile: there will be a fresh duty
         match duty.what:
             case "open":
@@ -143,24 +195,52 @@ class Verifier:
 
     async def _recompute(self, claim: Claim, probe: Probe) -> prover.Found:
         """Do what a probe asks for: evaluate blocks of the published weights, replay segments."""
-        data = await self.fetch(claim.task.data)
-        common = {"task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data)}
-        params, losses, cpu_ms = await self._evaluate(claim, probe, common) if probe.blocks else (None, (), 0)
         segments = []
-        for segment, step in probe.segments:
-            start, inner, end, spent_ms = await self._replay(claim, segment, step, common)
-            segments.append((segment, step, start, inner, end))
-            cpu_ms += spent_ms
+        async with self._blob(claim.task.data) as data:
+            common = {"task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data)}
+            params, losses, cpu_ms = (
+                await self._evaluate(claim, probe, common) if probe.blocks else (None, (), 0)
+            )
+            for segment, step in probe.segments:
+                start, inner, end, spent_ms = await self._replay(claim, segment, step, common)
+                segments.append((segment, step, start, inner, end))
+                cpu_ms += spent_ms
         return prover.Found(params, losses, tuple(segments), cpu_ms)
+
+    @asynccontextmanager
+    async def _blob(self, cid: Cid | None, *, keep: bool = True) -> AsyncIterator[Path | None]:
+        """A blob's file, here and whole: bytes that rotted on this disk must not become evidence against anybody.
+
+        Args:
+            cid: None gives None. keep: False removes the blob when nobody here uses it any more.
+        """
+        if cid is None:
+            yield None
+            return
+        self._in_use[cid] += 1
+        try:
+            path = await self._fetch(cid)
+            try:
+                await trio.to_thread.run_sync(self.hub.blobs.verify, cid)
+            except IntegrityError:
+                self.hub.blobs.remove(cid)  # to be fetched again
+                raise
+            yield path
+        finally:
+            self._in_use[cid] -= 1
+            if not self._in_use[cid]:
+                del self._in_use[cid]
+                if not keep:
+                    self.hub.blobs.remove(cid)
 
     async def _evaluate(
         self, claim: Claim, probe: Probe, common: dict[str, Any]
     ) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
         assert claim.body.weights is not None, "a claim has weights"
-        weights = await self.fetch(claim.body.weights)
-        job = {**common, "weights_path": str(weights), "blocks": list(probe.blocks)}
-        unusable = {"params": ZERO.hex(), "losses": [[block, 0] for block in probe.blocks]}
-        answer = await self._call("evaluate", job, unusable)
+        async with self._blob(claim.body.weights) as weights:
+            job = {**common, "weights_path": str(weights), "blocks": list(probe.blocks)}
+            unusable = {"params": ZERO.hex(), "losses": [[block, 0] for block in probe.blocks]}
+            answer = await self._call("evaluate", job, unusable)
         losses = tuple((int(block), int(loss)) for block, loss in answer["losses"])
         return bytes.fromhex(answer["params"]), losses, int(answer.get("cpu_ms", 0))
 
@@ -168,15 +248,13 @@ class Verifier:
         self, claim: Claim, segment: int, step: int, common: dict[str, Any]
     ) -> tuple[bytes, bytes, bytes, int]:
         state = claim.body.states[segment - 1] if segment else None
-        job = {
-            **common, "seed": self._seed(claim), "segment": segment, "inner_step": step,
-            "to_end": claim.author != self.hub.me,
-            "state_path": None if state is None else str(await self.fetch(state)),
-        }  # fmt: skip
         unusable = dict.fromkeys(("start", "inner", "end"), ZERO.hex())
-        answer = await self._call("replay", job, unusable)
-        if state is not None and claim.author != self.hub.me:
-            self.hub.blobs.remove(state)  # large, and its author keeps it until the verdict
+        async with self._blob(state, keep=self._mine(claim)) as path:
+            job = {
+                **common, "seed": self._seed(claim), "segment": segment, "inner_step": step,
+                "to_end": not self._mine(claim), "state_path": None if path is None else str(path),
+            }  # fmt: skip
+            answer = await self._call("replay", job, unusable)
         start, inner, end = (bytes.fromhex(answer[name]) for name in ("start", "inner", "end"))
         return start, inner, end, int(answer.get("cpu_ms", 0))
 
@@ -190,16 +268,22 @@ class Verifier:
             self.hub.event("unusable", f"{op}: {error}")
             return unusable
 
+    def _mine(self, claim: Claim) -> bool:
+        """Whether to keep states, which are large: their author does until the verdict."""
+        return claim.author == self.hub.me
+
     def _seed(self, claim: Claim) -> int:
         value = self.hub.view.seed_value(claim.target)
         assert value is not None, "a claim's seed was checked when it was acknowledged"
         return self.hub.view.seed_of(claim.target, value)
 
     def _reveal(self, claim: Claim, duty: Duty) -> None:
-        item = (claim.evidence if duty.named is None else claim.jury)[self.hub.me]
+        item = (claim.evidence if duty.named is None else claim.jury).get(self.hub.me)
+        if item is None:
+            return  # late records have changed the view: no such duty any more
         kept = self.evidence.get(item.commit.body.digest)
         if kept is None:
-            raise BorgError(detail="the evidence behind this node's commit is lost")
+            raise GivenUp(detail="the evidence behind this node's commit is lost")
         nonce, found = unpack_found(kept)
         self.hub.write(prover.reveal_body(duty.claim, item.commit.cid, nonce, found))
 
@@ -214,7 +298,7 @@ class Verifier:
         answer = await self._traced(claim, segment, {}, unusable)
         body = Trace(target=claim.cid, segment=segment, digests=tuple(map(bytes.fromhex, answer["digests"])))
         if claim.author == self.hub.me and (fault := self._own_fault(claim, segment, body)):
-            raise BorgError(detail=f"this node cannot show its own training again: {fault}")
+            raise GivenUp(detail=f"this node cannot show its own training again: {fault}")
         self.hub.write(body)
         self.hub.event(
             "traced", f"{len(body.digests) - 1} steps of segment {segment} of {str(duty.experiment)[-8:]}"
@@ -245,13 +329,14 @@ class Verifier:
     async def _traced(
         self, claim: Claim, segment: int, extra: dict[str, Any], unusable: dict[str, Any] | None
     ) -> dict[str, Any]:
-        data = await self.fetch(claim.task.data)
         state = claim.body.states[segment - 1] if segment else None
-        job = {
-            "task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data), "segment": segment,
-            "seed": self._seed(claim), "state_path": None if state is None else str(await self.fetch(state)), **extra,
-        }  # fmt: skip
-        return await self._call("trace", job, unusable)
+        async with self._blob(claim.task.data) as data, self._blob(state, keep=self._mine(claim)) as path:
+            job = {
+                "task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data),
+                "segment": segment, "seed": self._seed(claim), "state_path": None if path is None else str(path),
+                **extra,
+            }  # fmt: skip
+            return await self._call("trace", job, unusable)
 
     async def _judge_steps(self, claim: Claim) -> prover.Found:
         """The relative error of each disputed step, from the author's state before it, on this node's hardware."""
@@ -259,28 +344,29 @@ class Verifier:
         segment, told = claim.named[1], claim.traces[claim.author][1].body.digests
         given = {} if claim.states is None else {step: (a, b) for step, a, b in claim.states.body.states}
         start = claim.body.states[segment - 1] if segment else None
-        data = await self.fetch(claim.task.data)
         common = {
-            "task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data), "segment": segment,
+            "task": task_spec(claim.task), "recipe": claim.body.recipe, "segment": segment,
             "seed": self._seed(claim),
         }  # fmt: skip
-        steps, cpu_ms = [], 0
+        steps, cpu_ms, unusable = [], 0, {"before": ZERO.hex(), "after": None, "ppm": STEP_PPM_MAX}
         for step in claim.steps:
             before, after = given[step] if step else (start, None)
-            job = {
-                **common, "step": step, "before_path": None if before is None else str(await self.fetch(before)),
-                "after_path": None if after is None else str(await self.fetch(after)),
-            }  # fmt: skip
-            answer = await self._call(
-                "step_distance", job, {"before": ZERO.hex(), "after": None, "ppm": STEP_PPM_MAX}
-            )
+            keep = self._mine(claim)
+            async with (
+                self._blob(claim.task.data) as data,
+                self._blob(before, keep=keep) as before_path,
+                self._blob(after, keep=keep) as after_path,
+            ):
+                job = {
+                    **common, "step": step, "data_path": str(data),
+                    "before_path": None if before_path is None else str(before_path),
+                    "after_path": None if after_path is None else str(after_path),
+                }  # fmt: skip
+                answer = await self._call("step_distance", job, unusable)
             said = (answer["before"], answer["after"])
             due = (told[max(0, step - 1)].hex(), told[step].hex() if step else None)
             steps.append((step, int(answer["ppm"]) if said == due else STEP_PPM_MAX))
             cpu_ms += int(answer.get("cpu_ms", 0))
-        if claim.author != self.hub.me:
-            for blob in {blob for pair in given.values() for blob in pair}:
-                self.hub.blobs.remove(blob)  # large, and the author keeps them until the verdict
         return prover.Found(None, (), (), cpu_ms, tuple(steps))
 
     # ---- an author's side
@@ -290,11 +376,12 @@ class Verifier:
         assert claim.body.state_root is not None, "a claim has commitments"
         kept = self.runs.get(claim.body.state_root)
         if kept is None:
-            raise BorgError(detail="the secrets of this run are lost; it stays without a verdict")
+            raise GivenUp(detail="the secrets of this run are lost; it stays without a verdict")
         inner: dict[tuple[int, int], bytes] = {}
         for segment, step in prover.asked_inner(claim):
             found = await self._recompute(claim, Probe((), ((segment, step),)))
             inner[segment, step] = found.segments[0][3]
-        if self.hub.view.claims[claim.target.cid].cid == claim.cid:
+        now = self.hub.view.claims.get(claim.target.cid)
+        if now is not None and now.cid == claim.cid:
             self.hub.write(prover.opening(claim, unpack_run(kept), inner))
             self.hub.event("opened", f"{str(claim.target.cid)[-8:]} for {len(claim.evidence)} verifier(s)")
