@@ -346,6 +346,11 @@ class World:
         assert view is not None
         return view
 
+    def populate_more(self, *names: str) -> None:
+        """Further nodes that the first one invites."""
+        for name in names:
+            self.join(SimNode(name, self.seed), self.invite(next(iter(self.nodes.values()))))
+
     def run(self, epochs: int) -> View:
         """Some epochs in which nodes only do their duties."""
         view = View(self.records)

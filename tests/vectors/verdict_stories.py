@@ -1,0 +1,160 @@
+"""Makes ``spec/vectors/verdicts/*.json``: small record sets and what the views make of them.
+
+``python -m tests.vectors.verdict_stories`` writes the files; ``--check`` compares them with what the code gives.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spore_borg.records.envelope import Record, parse
+from spore_borg.views.reduce import View
+from tests.world import World
+
+FOLDER = Path(__file__).parents[2] / "spec" / "vectors" / "verdicts"
+
+
+def accepted() -> World:
+    """Three honest nodes; two claims, the second an improvement."""
+    world = World(1)
+    world.populate("ann", "ben")
+    _, first = world.claim("ann", 10**9, epochs=6)
+    world.claim("ben", 9 * 10**8, first.target.cid, epochs=6)
+    return world
+
+
+def lies() -> World:
+    """One author fabricates its losses, another its training: both are refuted."""
+    world = World(2)
+    world.populate("ann", "ben", "mal", ann="metric", mal="process")
+    for name in ("ann", "mal"):
+        world.experiment(world.nodes[name], 10**9, None, world.view())
+    world.run(8)
+    return world
+
+
+def accuser() -> World:
+    """A verifier answers with numbers out of thin air; the jury clears the author."""
+    world = World(3)
+    world.populate("ann", "ben", "lea", lea="lazy")
+    world.claim("ann", epochs=8)
+    return world
+
+
+def unopened() -> World:
+    """An author does not open in time: void; it announces the claim, which is then replayed in full."""
+    world = World(4)
+    world.populate("ann", "ben", ann="closed")
+    world.experiment(world.nodes["ann"], 10**9, None, world.view())
+    world.run(8)
+    world.nodes["ann"].kind = "honest"
+    world.run(7)
+    return world
+
+
+def solo() -> World:
+    """A root alone; then others come, and its claim is announced and accepted."""
+    world = World(5)
+    world.populate()
+    world.experiment(world.nodes["root"], 10**9, None, world.view())
+    world.run(4)
+    world.populate_more("ann", "ben")
+    world.run(10)
+    return world
+
+
+STORIES: dict[str, Callable[[], World]] = {
+    story.__name__: story for story in (accepted, lies, accuser, unopened, solo)
+}
+
+
+def expected(records: list[Record]) -> dict[str, Any]:
+    """What every implementation must find."""
+    view = View(records)
+    claims = sorted(view.by_instance.values(), key=lambda claim: (claim.round_ack, claim.cid))
+    return {
+        "rounds": [
+            [r.round, r.epoch, r.trust, r.trust_total, r.acknowledged, r.digest.hex()] for r in view.rounds
+        ],
+        "claims": [
+            {
+                "cid": str(claim.cid),
+                "experiment": str(claim.target.cid),
+                "verdict": claim.verdict,
+                "round_ack": claim.round_ack,
+                "round_drawn": claim.round_drawn,
+                "round_settled": claim.round_settled,
+                "probes": {
+                    who.hex(): {
+                        "blocks": list(probe.blocks),
+                        "segments": [list(pair) for pair in probe.segments],
+                    }
+                    for who, probe in sorted(claim.probes.items())
+                },
+                "findings": {
+                    who.hex(): item.finding.word
+                    for who, item in sorted(claim.evidence.items())
+                    if item.finding
+                },
+                "named": list(claim.named) if claim.named else None,
+                "words": dict(sorted((who.hex(), word) for who, word in claim.ruling.items())),
+            }
+            for claim in claims
+        ],
+        "ledger": [
+            [e.node.hex(), e.round, e.rule, e.amount, e.total, e.cause.hex() if e.cause else None]
+            for e in view.ledger.entries
+        ],
+        "scores": {key.hex(): account.score for key, account in sorted(view.ledger.accounts.items())},
+        "trust": {key.hex(): amount for key, amount in sorted(view.ledger.trust.items())},
+        "frontiers": [
+            [
+                str(task),
+                family,
+                [[str(s.cid), s.metric, s.runs, s.gain, s.threshold, s.round] for s in frontier.steps],
+            ]
+            for (task, family), frontier in sorted(view.frontiers.items())
+            if frontier.steps
+        ],
+    }
+
+
+def made(name: str) -> str:
+    """A story's file."""
+    records = STORIES[name]().records
+    story = {
+        "story": " ".join((STORIES[name].__doc__ or "").split()),
+        "records": [record.raw.hex() for record in records],
+        "expected": expected(records),
+    }
+    return json.dumps(story, indent=1) + "\n"
+
+
+def told(name: str) -> tuple[list[Record], dict[str, Any]]:
+    """A file's records and what it expects."""
+    story = json.loads((FOLDER / f"{name}.json").read_text())
+    return [parse(bytes.fromhex(raw)) for raw in story["records"]], story["expected"]
+
+
+def main() -> None:
+    """Write or compare."""
+    stale = [name for name in STORIES if not same(name)]
+    if "--check" in sys.argv[1:]:
+        sys.exit(f"not what the code gives: {', '.join(stale)}" if stale else 0)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        (FOLDER / f"{name}.json").write_text(made(name))
+
+
+def same(name: str) -> bool:
+    """Whether a file is there and is what the code gives."""
+    path = FOLDER / f"{name}.json"
+    return path.is_file() and path.read_text() == made(name)
+
+
+if __name__ == "__main__":
+    main()
