@@ -12,7 +12,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workspace.data import Dataset
+    from workspace.train import Run
 
 SOURCES = (
     "evaluate.py", "harness.py", "model.py", "optim.py", "random.py", "recipe.py", "tensors.py", "train.py",
@@ -86,8 +90,6 @@ def train(
         raise data.DataError(f"the data has {counted} validation bytes, the task says {task['val_bytes']}")
     segments = int(task["segments"])
     out_dir.mkdir(parents=True, exist_ok=True)
-    digests: list[str] = []
-    paths: list[str | None] = []
     seen: list[float] = []
 
     def after(step: int, loss: float) -> None:
@@ -99,33 +101,11 @@ def train(
     result: dict[str, Any] = {"params_count": run.plan.params_count}
     try:
         with quiet_gradients(run.model):
-            for index in range(segments):
-                digests.append(run.digests()[0].hex())
-                path = out_dir / f"state-{index}.safetensors" if index else None
-                if path is not None:
-                    run.save_state(path)
-                paths.append(None if path is None else str(path))
-                run.to(run.plan.boundary(index + 1, segments), after)
-        state, params, tail = run.digests()
-        try:
-            losses = evaluate.losses(run.model, task, tokens, range(int(task["blocks"])), run.device)
-        except evaluate.NotFinite as broken:
-            raise Crashed(str(broken), run.step) from broken
-        run.save_weights(out_dir / "weights.safetensors")
-        result |= {
-            "status": "done",
-            "metric": evaluate.metric(task, losses),
-            "losses": losses,
-            "digests": [*digests, state.hex()],
-            "params": params.hex(),
-            "tail": tail.hex(),
-            "weights_path": str(out_dir / "weights.safetensors"),
-            "state_paths": paths,
-        }
+            digests, paths = _to_the_end(run, segments, out_dir, after)
+        result |= _measured(run, task, tokens, out_dir, digests, paths)
     except Crashed as crash:
-        for left in paths:
-            if left is not None:
-                Path(left).unlink(missing_ok=True)
+        for left in out_dir.glob("state-*.safetensors"):
+            left.unlink()
         result |= {"status": "crashed", "error": str(crash), "step": crash.step}
     return {
         **result,
@@ -133,6 +113,52 @@ def train(
         "flops": run.step * run.plan.flops_per_step,
         "cpu_ms": limit.spent_ms(),
         "curve": curve(seen),
+    }
+
+
+def _to_the_end(
+    run: Run, segments: int, out_dir: Path, after: Callable[[int, float], None]
+) -> tuple[list[str], list[str | None]]:
+    """Run every segment; the digest of each start state, and the file of each but the first."""
+    digests: list[str] = []
+    paths: list[str | None] = []
+    for index in range(segments):
+        digests.append(run.digests()[0].hex())
+        path = out_dir / f"state-{index}.safetensors" if index else None
+        if path is not None:
+            run.save_state(path)
+        paths.append(None if path is None else str(path))
+        run.to(run.plan.boundary(index + 1, segments), after)
+    return digests, paths
+
+
+def _measured(
+    run: Run,
+    task: Mapping[str, Any],
+    tokens: Dataset,
+    out_dir: Path,
+    digests: list[str],
+    paths: list[str | None],
+) -> dict[str, Any]:
+    """What a run that reached its end gives: digests, losses and the file of its weights. Raises Crashed."""
+    from workspace import evaluate
+    from workspace.train import Crashed
+
+    state, params, tail = run.digests()
+    try:
+        losses = evaluate.losses(run.model, task, tokens, range(int(task["blocks"])), run.device)
+    except evaluate.NotFinite as broken:
+        raise Crashed(str(broken), run.step) from broken
+    run.save_weights(out_dir / "weights.safetensors")
+    return {
+        "status": "done",
+        "metric": evaluate.metric(task, losses),
+        "losses": losses,
+        "digests": [*digests, state.hex()],
+        "params": params.hex(),
+        "tail": tail.hex(),
+        "weights_path": str(out_dir / "weights.safetensors"),
+        "state_paths": paths,
     }
 
 
@@ -180,7 +206,7 @@ def replay(
     Args:
         segment: 0 … K-1; only segment 0 needs no ``state_path``.
         inner_step: 0 (the start) to the length of the segment (its end).
-        to_end: false stops after the inner step, and ``end`` repeats ``inner``: who opens a run of its own knows its end.
+        to_end: false stops after the inner step, and ``end`` repeats ``inner`` (an author knows its end).
     Raises:
         DataError: no such segment or step, or the state is not one of this recipe at this segment's start.
         Crashed: the segment diverges, which its author must have seen as well.
