@@ -78,6 +78,7 @@ class View:
         self.by_instance: dict[Cid, Claim] = {}
         self.pending: list[Claim] = []
         self.notes: dict[Cid, str] = {}  # experiment → why it is no claim
+        self.seeds: dict[Cid, int] = {}  # of acknowledged experiments
         self.crashed: set[Cid] = set()
         self.frontiers: dict[tuple[Cid, str], Frontier] = defaultdict(Frontier)
         self.solo: dict[tuple[Cid, str], Frontier] = defaultdict(Frontier)
@@ -298,8 +299,10 @@ class View:
         member = self.members.get(record.author)
         if member is None or member.join is None or member.fingerprint() != body.fingerprint:
             return "Its fingerprint is not the one that its author joined with."
-        if self.seed_value(record) is None:
+        value = self.seed_value(record)
+        if value is None:
             return "Its author has revealed no onion value for the seed's epoch before it."
+        self.seeds[record.cid] = self.seed_of(record, value)
         return self._copy_fault(record, body, round_)
 
     def _copy_fault(self, record: Record, body: Experiment, round_: int) -> str:

@@ -177,6 +177,8 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[list[An
 
 
 def _seed(view: View, record: Record) -> str:
+    if record.cid in view.seeds:
+        return str(view.seeds[record.cid])
     value = view.seed_value(record)
     return "" if value is None else str(view.seed_of(record, value))
 
