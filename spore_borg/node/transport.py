@@ -281,7 +281,13 @@ class TlsTransport:
             raise PeerUnreachable(
                 home="", address=address, detail=f"no answer in {self._timeout_s:g} s"
             ) from error
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
+        except (
+            OSError,
+            UnicodeError,
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            ssl.SSLError,
+        ) as error:  # UnicodeError: a name that cannot be looked up, like a..b; addresses come from strangers
             raise PeerUnreachable(home="", address=address, detail=_why(error)) from error
         if expected_key is not None and conn.peer != expected_key:
             await conn.aclose()
@@ -342,6 +348,8 @@ def _why(error: BaseException) -> str:
     cause: BaseException = error
     while not isinstance(cause, OSError) and cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, UnicodeError):
+        return "that is no host name"
     if isinstance(cause, ssl.SSLError):
         return cause.reason or "TLS failed"
     if isinstance(cause, OSError):
