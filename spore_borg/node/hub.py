@@ -195,9 +195,9 @@ class Hub:
             await trio.sleep((time.monotonic() - began) * REFRESH_SHARE)
 
     async def refresh(self) -> None:
-        """Fold the records of now."""
-        records = list(self.records)
-        view = await trio.to_thread.run_sync(View, records)
+        """Fold the records of now, going on from the view of before."""
+        fresh = self.records[len(self.view.dag.records) :]
+        view = await trio.to_thread.run_sync(View, fresh, self.view)
         before, self.view = self.view, view
         await self._publish_tables()
         self._report(before, view)
