@@ -139,7 +139,7 @@ class World:
                 evaluator=h("eval"),
                 spec={},
                 baseline={"x": 0},
-            ),  # fmt: skip
+            ),
         ).cid
 
     def invite(self, root: SimNode, endowment: int = 3 * bodies.ONE) -> tuple[Cid, keys.SigningKey]:
@@ -167,7 +167,7 @@ class World:
                 agent="sim",
                 invite=invite,
                 stamp=None,
-            ),  # fmt: skip
+            ),
         )
 
     def experiment(

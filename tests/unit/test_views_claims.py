@@ -96,6 +96,27 @@ def test_copied_shadow_evidence_earns_nothing_and_honest_shadows_share_a_tenth()
         assert sum(scores) <= bodies.ONE // 10
 
 
+def test_copied_commit_and_its_evidence_are_worth_nothing() -> None:
+    """The hash in a commit holds the verifier's key: another one cannot reveal to it."""
+    world = World(19)
+    world.populate("a", "b", "c", c="idle")
+    record = world.experiment(world.nodes["a"], QUALITY, None, world.view())
+    view = world.run(2)
+    thief, victim = world.nodes["c"], world.nodes["b"]
+    while not (theirs := world.view().claims[record.cid].evidence.get(victim.key.public)):
+        view = world.tick()
+    commit = world.write(thief, theirs.commit.body)
+    while not any(e.reveal for e in view.claims[record.cid].evidence.values()):
+        view = world.tick()
+    nonce, found, _ = victim.found[record.cid, None]
+    world.write(thief, prover.reveal_body(record.cid, commit.cid, nonce, found))
+    view = world.run(4)
+    claim = view.claims[record.cid]
+    assert claim.verdict == ACCEPTED and thief.key.public in claim.evidence
+    assert claim.evidence[thief.key.public].reveal is None
+    assert "verification" not in rules(world, view, "c")
+
+
 @pytest.mark.parametrize("kind", ["closed", "skips", "hides"])
 def test_unopened_claim_is_void_without_loss_and_then_replayed_in_full(kind: str) -> None:
     world = World(7)
