@@ -3,7 +3,8 @@
     python -m tests.bench [NAME …] [--no-peer] [--docs] [--json]
 
 Prints a table with its noise and writes every repetition to ``tests/bench/results/latest.json``; ``--docs`` also writes
-``docs/reference/benchmarks.md``. Exit status 1: a measurement failed. A target that is missed is a result, no failure.
+``docs/reference/benchmarks.md``; with names, the page keeps the other rows of the last run and says so. Exit status 1:
+a measurement failed. A target that is missed is a result, no failure.
 """
 
 from __future__ import annotations
@@ -92,10 +93,10 @@ def main(arguments: list[str]) -> int:
     unknown = sorted(set(given.names) - set(SCRIPTS))
     if unknown:
         parser.error(f"no measurement {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
-    if given.docs and given.names:
-        parser.error("--docs wants every measurement; leave the names out")
     report = run(given.names, peer=not given.no_peer and os.environ.get("SPORE_BORG_BENCH_PEER") != "0")
     results = HERE / "results" / "latest.json"
+    if given.names and given.docs and results.exists():
+        report.keep(json.loads(results.read_text(encoding="utf-8")), given.names)
     results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(results.read_text(encoding="utf-8") if given.json else report.text())

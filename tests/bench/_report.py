@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -61,6 +61,20 @@ class Report:
             raise KeyError(f"row {name} is not declared in tests/bench/_rows.py")
         values = self.ours if side == "ours" else self.peer
         values[name] = Measured([float(value) for value in found["values"]], str(found.get("note", "")))
+
+    def keep(self, earlier: Mapping[str, Any], fresh: Sequence[str]) -> None:
+        """Take over the rows of an earlier run that this one has not measured, and say so.
+
+        Args:
+            earlier: of ``to_json``. fresh: the scripts that ran now: their failures are of now.
+        """
+        for name, row in earlier["rows"].items():
+            for side, mine in (("ours", self.ours), ("spore", self.peer)):
+                if name in ROWS and name not in mine and row[side] is not None:
+                    mine[name] = Measured(**row[side])
+        self.missing += [line for line in earlier["missing"] if not any(name in line for name in fresh)]
+        parts = (str(earlier["about"].get(key, "")) for key in ("date", "machine", "duration"))
+        self.about[f"all but {', '.join(fresh)}"] = "measured just before: " + "; ".join(parts)
 
     def lines(self) -> list[tuple[str, str, str, str, str, str, str]]:
         """Title, unit, ours, peer, ratio, target and whether it is reached, of every measured row."""

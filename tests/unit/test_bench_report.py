@@ -68,6 +68,17 @@ def test_a_script_that_fails_is_in_the_report(tmp_path: Path, capsys: pytest.Cap
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_some_rows_measured_again_keep_the_others_and_say_so() -> None:
+    again = Report({"date": "2026-01-02"})
+    again.add("ours", {"row": "restart_bytes", "values": [7.0]})
+    again.keep({**report().to_json(), "missing": ["ours live: broken", "ours sync: broken"]}, ["sync"])
+    assert again.ours["restart_bytes"].median == 7
+    assert again.peer["ingest_experiments_wall"].values == [1_000]
+    assert again.ours["ingest_experiments_wall"].note == "on disk"
+    assert again.missing == ["ours live: broken"]
+    assert "2026-01-01" in again.about["all but sync"]
+
+
 def test_every_script_is_there() -> None:
     for name in bench.SCRIPTS:
         assert "__main__" in (bench.HERE / f"{name}.py").read_text(encoding="utf-8")
