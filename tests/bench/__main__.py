@@ -31,6 +31,13 @@ SCRIPT_LIMIT_S = 240
 LIMIT_S = 600  # what has not begun by then is left out, and the report says so
 
 
+def take(report: Report, side: str, output: str) -> None:
+    """The measurements in a script's output."""
+    for line in output.splitlines():
+        if line.startswith(MARK):
+            report.add(side, json.loads(line))
+
+
 def measure(report: Report, side: str, command: list[str], limit_s: float) -> None:
     """Run one script and take in its lines; what goes wrong is written into the report."""
     what = f"{side} {' '.join(command[1:])}".replace(str(HERE) + os.sep, "")
@@ -39,12 +46,12 @@ def measure(report: Report, side: str, command: list[str], limit_s: float) -> No
             command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=False,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        raw = error.stdout or b""
+        take(report, side, raw if isinstance(raw, str) else raw.decode(errors="replace"))
         report.missing.append(f"{what}: not done within {limit_s:.0f} s")
         return
-    for line in done.stdout.splitlines():
-        if line.startswith(MARK):
-            report.add(side, json.loads(line))
+    take(report, side, done.stdout)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         report.missing.append(f"{what}: {last}")

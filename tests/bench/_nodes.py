@@ -69,6 +69,21 @@ class Counting(TlsTransport):
         return [message for message in map(messages.decode, self.sent) if isinstance(message, kind)]
 
 
+_prepared: dict[int, bytes] = {}  # a list of records, by identity → the log file that holds them
+
+
+def log_file(records: list[Record], room: Path) -> bytes:
+    """A log that holds these records, written once and copied to the nodes that start with it."""
+    if id(records) not in _prepared:
+        path = room / "prepared.sqlite"
+        with Log(path) as log:
+            for start in range(0, len(records), BATCH):
+                log.append(records[start : start + BATCH])
+        _prepared[id(records)] = path.read_bytes()  # closing has merged the write-ahead log
+        path.unlink()
+    return _prepared[id(records)]
+
+
 class Node:
     """One node over a home directory that already holds some records."""
 
@@ -76,9 +91,7 @@ class Node:
         self.directory = tempfile.TemporaryDirectory(dir=where)
         seed = bytes([number + 1]) * 32
         home = Home(Path(self.directory.name)).create()
-        with Log(home.log) as log:
-            for start in range(0, len(records), BATCH):
-                log.append(records[start : start + BATCH])
+        home.log.write_bytes(log_file(records, home.path))
         self.hub = Hub(home, SigningKey(seed), genesis)
         self.wire = Counting(seed)
         self.stored: dict[Cid, float] = {}  # when ``offer`` had it on the disk

@@ -68,6 +68,17 @@ def test_a_script_that_fails_is_in_the_report(tmp_path: Path, capsys: pytest.Cap
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_what_a_script_had_measured_before_its_time_was_up_stays(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        'import time\nprint(\'{"row": "spread_ms", "values": [4]}\', flush=True)\ntime.sleep(60)\n'
+    )
+    found = Report({})
+    bench.measure(found, "ours", [bench.sys.executable, str(script)], 3)
+    assert found.ours["spread_ms"].median == 4
+    assert "not done within 3 s" in found.missing[0]
+
+
 def test_some_rows_measured_again_keep_the_others_and_say_so() -> None:
     again = Report({"date": "2026-01-02"})
     again.add("ours", {"row": "restart_bytes", "values": [7.0]})
