@@ -200,7 +200,7 @@ class Explorer:
         def endpoint(twin: bool) -> Callable[[Request], object]:
             async def handle(request: Request) -> Response:
                 given = {param: request.query_params.get(param) for param in params}
-                if "class" in given and name == "overview":
+                if "class" in given and name != "records":
                     given["hardware_class"] = given.pop("class")
                 places = [request.path_params[key] for key in request.path_params]
                 check_places(request)
@@ -316,6 +316,7 @@ def make_app(home: Path, *, loopback: bool = True) -> Guard:
         ),
         Route("/record/{cid}.cbor", explorer.cbor),
         *explorer.route("/record/{cid}", "record"),
+        *explorer.route("/dag", "dag", "view", "cid", "task", "class", "before"),
         *explorer.route("/verify", "verify", "after"),
         *explorer.route("/reputation", "reputation", "node", "before", "after"),
         *explorer.route("/node/{name}", "node", "before"),

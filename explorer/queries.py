@@ -10,6 +10,10 @@ _ROW = """SELECT r.seq, r.cid, r.kind, r.title, r.author, n.display, r.epoch, r.
   e.task, e.class, e.metric, e.gain, e.outcome, e.verdict, e.stage, e.settled, e.frontier, e.changed, e.operator
   FROM {source} LEFT JOIN experiment e ON e.seq = r.seq LEFT JOIN node n ON n.name = r.author"""
 
+_DAG = """SELECT e.seq, e.cid, r.title, e.author, n.display, e.epoch, e.task, e.class, e.metric, e.gain, e.outcome,
+  e.verdict, e.frontier, e.operator, e.base, e.base2, e.changed
+  FROM {source} CROSS JOIN record r ON r.seq = e.seq LEFT JOIN node n ON n.name = e.author"""
+
 _EXPERIMENT = "SELECT seq FROM experiment WHERE {where}seq < :before ORDER BY seq DESC LIMIT :window"
 _RECORD = "SELECT seq FROM record WHERE {where}seq < :before ORDER BY seq DESC LIMIT :window"
 
@@ -69,6 +73,16 @@ QUERIES: dict[str, str] = {
     "children": """SELECT e.seq, e.cid, r.title, e.metric, e.gain, e.outcome, e.verdict, e.class, e.changed
       FROM experiment e
       CROSS JOIN record r ON r.seq = e.seq WHERE e.base = :cid LIMIT :limit""",
+    # The graph of experiments.
+    "dag_seqs": _DAG.format(source="json_each(:seqs) j CROSS JOIN experiment e ON e.seq = j.value"),
+    "dag_cids": _DAG.format(source="json_each(:cids) j CROSS JOIN experiment e ON e.cid = j.value"),
+    "awaited": """SELECT j.value AS cid FROM json_each(:cids) j
+      WHERE EXISTS (SELECT 1 FROM experiment e WHERE e.base = j.value AND e.seq >= :before)""",
+    "children_newest": "SELECT cid FROM experiment WHERE base = :cid ORDER BY seq DESC LIMIT :limit",
+    "children_counts": """SELECT j.value AS cid, (SELECT count(*) FROM
+      (SELECT 1 FROM experiment e WHERE e.base = j.value LIMIT :limit)) AS n FROM json_each(:cids) j""",
+    "frontier_bases": """SELECT f.cid, f.seq, e.base FROM frontier f LEFT JOIN experiment e ON e.cid = f.cid
+      WHERE f.task = :task AND f.class = :class ORDER BY f.step""",
     "attestations_target": """SELECT a.*, n.display, n.fingerprint FROM attestation a LEFT JOIN node n
       ON n.name = a.author WHERE a.target = :cid LIMIT :limit""",
     "attestations_author": """SELECT a.*, n.display, n.fingerprint FROM attestation a LEFT JOIN node n
@@ -119,6 +133,10 @@ ALLOWED: dict[str, str] = {
     "rows": "the list of at most 1,000 numbers that the window gave",
     "cids": "the list of at most 40 numbers that the plot chose",
     "ledger_causes": "the list of at most 101 ids: a record and the evidence on it",
+    "dag_seqs": "the list of at most 1,000 numbers that the window gave",
+    "dag_cids": "the list of at most a few hundred ids that a view chose",
+    "awaited": "the list of at most 1,000 ids of one page, one seek each",
+    "children_counts": "the list of at most a few hundred ids of one page, each counted to :limit",
     "lineage": "a recursion of index seeks, at most :limit",
     "leaders_first": "in order of an index, bounded by :limit",
     "queue_first": "in order of an index, bounded by :limit",

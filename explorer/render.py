@@ -20,6 +20,7 @@ NAV = (
     ("o", "/", "Overview", "overview"),
     ("f", "/frontier", "Frontier", "frontier"),
     ("r", "/records", "Records", "records"),
+    ("d", "/dag", "Graph", "dag"),
     ("v", "/verify", "Verify", "verify"),
     ("n", "/reputation", "Reputation", "reputation"),
     ("t", "/tasks", "Tasks", "tasks"),
@@ -52,6 +53,11 @@ def hexdump(text: str) -> str:
 def sigmas(milli: int | None) -> str:
     """Thousandths of σ as σ."""
     return show.NONE if milli is None else f"{milli / 1000:+.1f} σ".replace("-", show.MINUS)
+
+
+def signed(value: int | None) -> str:
+    """A small whole number with its sign; 0 and None have none."""
+    return show.NONE if value is None else f"{value:+d}".replace("-", show.MINUS) if value else "0"
 
 
 def progress(run: Running) -> int:
@@ -144,7 +150,13 @@ def environment() -> Environment:
     ):
         env.filters[name] = getattr(show, name)
     env.filters.update(
-        whole=whole, status=status, pretty=pretty, hexdump=hexdump, sigmas=sigmas, changed=show.changed
+        whole=whole,
+        signed=signed,
+        status=status,
+        pretty=pretty,
+        hexdump=hexdump,
+        sigmas=sigmas,
+        changed=show.changed,
     )
     env.globals.update(
         query=query,
@@ -153,6 +165,8 @@ def environment() -> Environment:
         rows_of=rows_of,
         drawing=lambda plot, direction: svg.drawing(plot, lower_is_better(direction)),
         curve=svg.curve,
+        cell=svg.cell,
+        cell_width=svg.cell_width,
         lower_is_better=lower_is_better,
         nav=NAV,
         asset=asset_version,

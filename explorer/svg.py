@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from explorer import show
+from explorer.lanes import Cell
 from explorer.pages.plot import Plot, Step
 
 WIDTH, HEIGHT = 940, 330
@@ -225,3 +226,22 @@ def curve(values: tuple[int, ...], steps: int) -> Curve | None:
         x_ticks=(Tick(at=str(left), text="0"), Tick(at=str(right), text=f"{steps:,} steps")),
         y_ticks=tuple(Tick(at=_n(at_y(v * 1e6)), text=f"{v:.{digits}f}") for v in found),
     )
+
+
+LANE = 14  # pixels between the lines of the graph
+
+
+def cell_width(columns: int) -> int:
+    """Pixels of a graph with so many columns."""
+    return columns * LANE + 6
+
+
+def cell(place: Cell) -> str:
+    """The lines of one row of the graph as a path; a row is 100 high, whatever its text makes of it."""
+    x = place.lane * LANE + 10
+    out = [f"M{x} 0V50"] if place.above else []
+    out += [f"M{lane * LANE + 10} 0V100" for lane in place.through]
+    for lane in place.down:
+        to = lane * LANE + 10
+        out.append(f"M{x} 50V100" if to == x else f"M{x} 50C{x} 85 {to} 65 {to} 100")
+    return "".join(out)

@@ -1,6 +1,7 @@
 """One function per page: ``page(db, …) -> …Page``. None of them needs a web server; ``borg … --json`` uses them too."""
 
 from explorer.pages.about import AboutPage, ApiPage, about, api
+from explorer.pages.dag import DagPage, dag
 from explorer.pages.frontier import FrontierPage, frontier
 from explorer.pages.node import NodePage, node
 from explorer.pages.overview import OverviewPage, overview
@@ -13,6 +14,7 @@ from explorer.pages.verify import VerifyPage, verify
 __all__ = [
     "AboutPage",
     "ApiPage",
+    "DagPage",
     "FrontierPage",
     "NodePage",
     "OverviewPage",
@@ -23,6 +25,7 @@ __all__ = [
     "VerifyPage",
     "about",
     "api",
+    "dag",
     "frontier",
     "node",
     "overview",

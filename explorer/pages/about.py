@@ -77,6 +77,12 @@ ROUTES: tuple[Route, ...] = (
         what="One record; signed bytes at /record/{cid}.cbor.",
     ),
     Route(
+        path="/dag",
+        json="/dag.json",
+        query=("view", "cid", "task", "class", "before"),
+        what="What builds on what: view=lanes, spine or lineage (around cid); 100 a page.",
+    ),
+    Route(
         path="/verify",
         json="/verify.json",
         query=("after",),

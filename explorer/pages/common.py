@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from explorer.db import Db
 from explorer.values import Agreement, Frame, RecordRow, Who
-from spore_borg.errors import UsageError
+from spore_borg.errors import NotFound, UsageError
 
 LAST = 1 << 62  # a key after every other
 DIGEST_ROUNDS = 8  # rounds back in which a node's last seal still counts as reporting
@@ -217,3 +217,45 @@ def changed_text(changed: object) -> str:
         return ""
     parts = [f"{c[0]} {c[1]}→{c[2]}" for c in changed if isinstance(c, list) and len(c) == 3]
     return ", ".join(parts)
+
+
+def choose_task(
+    tasks: tuple[TaskBrief, ...], wanted: str | None, running_now: Running | None
+) -> TaskBrief | None:
+    """The task asked for (by name or id), else the one that runs now, else the first.
+
+    Raises:
+        NotFound: no such task.
+    """
+    if wanted:
+        for task in tasks:
+            if wanted in {task.cid, task.name}:
+                return task
+        raise NotFound(what="task", name=wanted[:TEXT_MAX], hint="/tasks lists those of this mesh.")
+    if running_now is not None:
+        for task in tasks:
+            if running_now.task in {task.cid, task.name}:
+                return task
+    return tasks[0] if tasks else None
+
+
+def choose_class(
+    db: Db, task: TaskBrief | None, wanted: str | None
+) -> tuple[tuple[str, ...], str | None, str | None]:
+    """``(classes, class, best)``: those in which somebody ran the task, the one to show, and the id of its best.
+
+    Raises:
+        NotFound: nobody ran the task in the class that is asked for.
+    """
+    names: list[str] = []
+    bests: dict[str, str] = {}
+    for row in db.all("classes", task=task.cid) if task else ():
+        names.append(row["class"])
+        last = db.one("frontier_last", **{"task": task.cid if task else "", "class": row["class"]})
+        if last is not None:
+            bests[row["class"]] = last["cid"]
+    if wanted and wanted not in names:
+        hint = "The overview shows the classes in which somebody ran this task."
+        raise NotFound(what="hardware class", name=wanted[:TEXT_MAX], hint=hint)
+    chosen = wanted or next(iter(bests), names[0] if names else None)
+    return tuple(names), chosen, bests.get(chosen or "")

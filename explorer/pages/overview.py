@@ -11,6 +11,7 @@ from explorer.pages.common import (
     TEXT_MAX,
     Running,
     TaskBrief,
+    choose_task,
     frame,
     live_values,
     rows_of,
@@ -53,22 +54,6 @@ class OverviewPage(Page):
     change_since: str  # "day" or "first"
     running: Running | None
     newest: tuple[RecordRow, ...]
-
-
-def _choose_task(
-    tasks: tuple[TaskBrief, ...], wanted: str | None, running_now: Running | None
-) -> TaskBrief | None:
-    """The task asked for (by name or id), else the one that runs now, else the first."""
-    if wanted:
-        for task in tasks:
-            if wanted in {task.cid, task.name}:
-                return task
-        raise NotFound(what="task", name=wanted[:TEXT_MAX], hint="/tasks lists those of this mesh.")
-    if running_now is not None:
-        for task in tasks:
-            if running_now.task in {task.cid, task.name}:
-                return task
-    return tasks[0] if tasks else None
 
 
 def class_tabs(db: Db, task: TaskBrief) -> tuple[ClassTab, ...]:
@@ -114,7 +99,7 @@ def overview(
     at = frame(db)
     run = running(live_values(db))
     briefs = task_briefs(db)
-    chosen = _choose_task(briefs, task, run)
+    chosen = choose_task(briefs, task, run)
     tabs = class_tabs(db, chosen) if chosen else ()
     if hardware_class and hardware_class not in {tab.name for tab in tabs}:
         hint = "The overview shows the classes in which somebody ran this task."

@@ -47,6 +47,11 @@ def deepest(home: Path) -> str:
     return str(row[0])
 
 
+def first_run(db: Db) -> str:
+    """An experiment on which thousands build."""
+    return str(db.connection.execute("SELECT cid FROM frontier ORDER BY step LIMIT 1").fetchone()[0])
+
+
 BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "overview": (pages.overview, 600_000, 30),
     "overview by cost": (lambda db: pages.overview(db, x="cost"), 600_000, 30),
@@ -63,6 +68,11 @@ BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "search": (lambda db: pages.records(db, q="beta2"), 100_000, 10),
     "search, two words": (lambda db: pages.records(db, q="muon matrices"), 100_000, 10),
     "search, nothing": (lambda db: pages.records(db, q="zzzz qqqq"), 100_000, 10),
+    "dag, lanes": (pages.dag, 60_000, 15),
+    "dag, lanes, deep": (lambda db: pages.dag(db, before="60000"), 60_000, 15),
+    "dag, spine": (lambda db: pages.dag(db, view="spine"), 60_000, 15),
+    "dag, lineage of the best": (lambda db: pages.dag(db, view="lineage"), 60_000, 15),
+    "dag, lineage of a first run": (lambda db: pages.dag(db, cid=first_run(db)), 60_000, 15),
     "frontier": (pages.frontier, 5_000, 10),
     "verify": (pages.verify, 20_000, 12),
     "reputation": (pages.reputation, 50_000, 10),

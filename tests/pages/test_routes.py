@@ -17,7 +17,8 @@ from tests.pages.fixtures import HOSTILE, TICKET
 ROUTES = (
     "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
     "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
-    "/reputation", "/tasks", "/about", "/api",
+    "/reputation", "/tasks", "/about", "/api", "/dag", "/dag?view=lanes&before=300", "/dag?view=spine",
+    "/dag?view=lineage",
 )  # fmt: skip
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -125,7 +126,7 @@ def test_every_page_and_its_twin(state: str, client: Callable[[str], Client]) ->
 def test_hostile_text_stays_text(client: Callable[[str], Client]) -> None:
     ask = client("hostile")
     seen = ""
-    for path in ["/", "/frontier", "/records", "/verify", "/reputation", "/tasks", "/about", *ids(ask.home)]:
+    for path in [*ROUTES, *ids(ask.home)]:
         text = ask.get(path).text
         page = check_html(text)
         seen += " ".join(page.words)
@@ -162,7 +163,9 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/?x=up", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
-     "/verify?after=1", "/reputation?after=x.y", "/reputation?node=x", "/records?author=<b>", "/events?topics=all",
+     "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
+     "/dag?cid=b" + "a" * 58, "/verify?after=1", "/reputation?after=x.y", "/reputation?node=x",
+     "/records?author=<b>", "/events?topics=all",
      "/node/" + "a" * 52 + "?before=z"],
 )  # fmt: skip
 def test_impossible_requests_are_refused(path: str, client: Callable[[str], Client]) -> None:
