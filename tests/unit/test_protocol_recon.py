@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -177,3 +179,19 @@ def test_a_liar_that_never_agrees_gets_bounded_answers():
     answer = recon.respond(index, KEY, [*step, Range(None, MORE)], initiator=False)
     assert len(recon.encode_ranges(answer.ranges)) <= (PAGE_KEYS + FAN_OUT * 32) * 45
     assert answer.hashed_bytes <= 40 * len(index) * 2
+
+
+VECTORS = json.loads((Path(__file__).parents[2] / "spec" / "vectors" / "sync" / "recon.json").read_text())
+
+
+@pytest.mark.parametrize("case", VECTORS, ids=lambda case: case["name"])
+def test_the_vectors_are_followed_byte_for_byte(case):
+    mine, theirs = (KeyIndex(map(bytes.fromhex, case[side])) for side in ("mine", "theirs"))
+    key = bytes.fromhex(case["key"])
+    said = recon.begin(mine, key)
+    for number, expected in enumerate(case["messages"]):
+        assert recon.encode_ranges(said).hex() == expected
+        heard = recon.decode_ranges(bytes.fromhex(expected))
+        index = mine if number % 2 else theirs
+        said = recon.respond(index, key, heard, initiator=bool(number % 2)).ranges
+    assert not said
