@@ -1,0 +1,51 @@
+"""A node's directory with an open hub, and the simulated world's records in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from spore_borg.home import Home
+from spore_borg.node import setup
+from spore_borg.node.hub import Hub
+from spore_borg.records.keys import SigningKey
+from spore_borg.store.log import Log
+from tests.world import World, h
+
+EPOCH_MS = 60_000
+
+
+@pytest.fixture
+def open_hub(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+    """Open the hub of a directory of this name, with a mesh of its own or by a ticket; closed at the end."""
+    hubs: list[Hub] = []
+
+    def opened(name: str = "1", join: str | None = None, epoch_ms: int = EPOCH_MS) -> Hub:
+        hub, _ = setup.open_hub(Home(tmp_path / name).create(), join, epoch_ms=epoch_ms, name="home")
+        hubs.append(hub)
+        return hub
+
+    yield opened
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture
+def hub_in(tmp_path: Path) -> Iterator[Callable[[World, str], Hub]]:
+    """The hub of one of the nodes of a simulated world, with all its records."""
+    hubs: list[Hub] = []
+
+    def opened(world: World, name: str) -> Hub:
+        node = world.nodes[name]
+        home = Home(tmp_path / f"{name}{len(hubs)}").create()
+        with Log(home.log) as log:
+            log.append(world.records)
+        hub = Hub(home, SigningKey(h("key", node.name, node.seed)), world.mesh)
+        hubs.append(hub)
+        return hub
+
+    yield opened
+    for hub in hubs:
+        hub.close()
