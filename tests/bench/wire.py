@@ -73,7 +73,7 @@ async def spread() -> dict[str, float]:
                 record = stores[who].put(ToyRecord(1, (), os.urandom(480)))
                 began = time.perf_counter()
                 nodes[who].publish([record])
-                while not all(store.has(record.cid) for store in stores):  # noqa: ASYNC110 - as above
+                while not all(store.has(record.cid) for store in stores):
                     await trio.lowlevel.checkpoint()
                 if number >= WARM:
                     times.append(1_000 * (time.perf_counter() - began))
