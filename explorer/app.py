@@ -317,6 +317,7 @@ def make_app(home: Path, *, loopback: bool = True) -> Guard:
         Route("/record/{cid}.cbor", explorer.cbor),
         *explorer.route("/record/{cid}", "record"),
         *explorer.route("/dag", "dag", "view", "cid", "task", "class", "before"),
+        *explorer.route("/compare", "compare", "a", "b", "c", "d"),
         *explorer.route("/verify", "verify", "after"),
         *explorer.route("/reputation", "reputation", "node", "before", "after"),
         *explorer.route("/node/{name}", "node", "before"),

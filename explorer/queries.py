@@ -64,6 +64,8 @@ QUERIES: dict[str, str] = {
     # One record.
     "record": _ROW.format(source="record r") + " WHERE r.cid = :cid",
     "experiment": "SELECT * FROM experiment WHERE cid = :cid",
+    "compared": """SELECT e.*, r.title, n.display FROM experiment e CROSS JOIN record r ON r.seq = e.seq
+      LEFT JOIN node n ON n.name = e.author WHERE e.cid = :cid""",
     "task": "SELECT * FROM task WHERE cid = :cid",
     "lineage": """WITH RECURSIVE up(cid, depth) AS (SELECT :cid, 0
         UNION ALL SELECT e.base, up.depth + 1 FROM up JOIN experiment e ON e.cid = up.cid

@@ -165,6 +165,7 @@ def environment() -> Environment:
         rows_of=rows_of,
         drawing=lambda plot, direction: svg.drawing(plot, lower_is_better(direction)),
         curve=svg.curve,
+        overlay=svg.overlay,
         cell=svg.cell,
         cell_width=svg.cell_width,
         lower_is_better=lower_is_better,

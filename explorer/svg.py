@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from explorer import show
 from explorer.lanes import Cell
@@ -245,3 +246,71 @@ def cell(place: Cell) -> str:
         to = lane * LANE + 10
         out.append(f"M{x} 50V100" if to == x else f"M{x} 50C{x} 85 {to} 65 {to} 100")
     return "".join(out)
+
+
+OVERLAY_WIDTH, OVERLAY_HEIGHT = 760, 220
+
+
+class Curved(Protocol):
+    """What has a training-loss curve."""
+
+    @property
+    def curve(self) -> tuple[int, ...]:
+        """Micro-nats, evenly spaced over the steps."""
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayLine:
+    """One of several curves, and where its letter stands."""
+
+    index: int
+    path: str
+    x: str
+    y: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Training-loss curves on one pair of axes."""
+
+    lines: tuple[OverlayLine, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    width: int = OVERLAY_WIDTH
+    height: int = OVERLAY_HEIGHT
+
+
+def overlay(sides: Sequence[Curved]) -> Overlay | None:
+    """Lay out several loss curves over their steps; None if none has two points."""
+    drawn = [(i, s.curve, max(1, s.steps)) for i, s in enumerate(sides) if len(s.curve) > 1]
+    if not drawn:
+        return None
+    left, right, top, bottom = 48, OVERLAY_WIDTH - 22, 10, OVERLAY_HEIGHT - 24
+    low = min(min(values) for _, values, _ in drawn)
+    high = max(max(values) for _, values, _ in drawn)
+    longest = max(steps for _, _, steps in drawn)
+    span = max(1, high - low)
+
+    def at_y(value: float) -> float:
+        return top + (high - value) / span * (bottom - top)
+
+    ends: list[float] = []
+    lines: list[OverlayLine] = []
+    for index, values, steps in sorted(drawn, key=lambda one: -one[1][-1]):
+        gap = (right - left) * steps / longest / (len(values) - 1)
+        path = "M" + "L".join(f"{_n(left + i * gap)} {_n(at_y(v))}" for i, v in enumerate(values))
+        y = max(at_y(values[-1]), ends[-1] + 13 if ends else 0.0)  # letters below one another, never on top
+        ends.append(y)
+        end = left + (len(values) - 1) * gap
+        lines.append(OverlayLine(index=index, path=path, x=_n(end + 5), y=_n(min(y, bottom + 16.0))))
+    found = ticks(low / 1e6, high / 1e6, 4)
+    digits = _decimals(found)
+    return Overlay(
+        lines=tuple(sorted(lines, key=lambda line: line.index)),
+        x_ticks=(Tick(at=str(left), text="0"), Tick(at=str(right), text=f"{longest:,} steps")),
+        y_ticks=tuple(Tick(at=_n(at_y(v * 1e6)), text=f"{v:.{digits}f}") for v in found),
+    )

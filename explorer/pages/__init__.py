@@ -1,6 +1,7 @@
 """One function per page: ``page(db, …) -> …Page``. None of them needs a web server; ``borg … --json`` uses them too."""
 
 from explorer.pages.about import AboutPage, ApiPage, about, api
+from explorer.pages.compare import ComparePage, compare
 from explorer.pages.dag import DagPage, dag
 from explorer.pages.frontier import FrontierPage, frontier
 from explorer.pages.node import NodePage, node
@@ -14,6 +15,7 @@ from explorer.pages.verify import VerifyPage, verify
 __all__ = [
     "AboutPage",
     "ApiPage",
+    "ComparePage",
     "DagPage",
     "FrontierPage",
     "NodePage",
@@ -25,6 +27,7 @@ __all__ = [
     "VerifyPage",
     "about",
     "api",
+    "compare",
     "dag",
     "frontier",
     "node",

@@ -83,6 +83,12 @@ ROUTES: tuple[Route, ...] = (
         what="What builds on what: view=lanes, spine or lineage (around cid); 100 a page.",
     ),
     Route(
+        path="/compare",
+        json="/compare.json",
+        query=("a", "b", "c", "d"),
+        what="Two to four experiments side by side; the others against a.",
+    ),
+    Route(
         path="/verify",
         json="/verify.json",
         query=("after",),

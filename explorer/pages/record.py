@@ -101,6 +101,7 @@ class Experiment:
     frontier_why: str
     base: str | None
     base2: str | None
+    best: str | None  # the best of its task and class
     depth: int
     operator: str
     why: str
@@ -264,6 +265,7 @@ def _experiment(db: Db, row: sqlite3.Row, received_ms: int | None) -> Experiment
     lineage = [_relative(r) for r in db.all("lineage", cid=cid, limit=ANCESTORS_MAX)]
     children = [_relative(r) for r in db.all("children", cid=cid, limit=CHILDREN_MAX + 1)]
     queued = db.one("queue_claim", claim=cid)
+    best = db.one("frontier_last", **{"task": row["task"], "class": row["class"]})
     curve = [value for value in loads_list(row["curve"]) if isinstance(value, int)]
     return Experiment(
         task=next((task for task in task_briefs(db) if task.cid == row["task"]), None),
@@ -273,6 +275,7 @@ def _experiment(db: Db, row: sqlite3.Row, received_ms: int | None) -> Experiment
         frontier_why=row["frontier_why"],
         base=row["base"],
         base2=row["base2"],
+        best=None if best is None else best["cid"],
         depth=row["depth"],
         operator=row["operator"],
         why=row["why"],

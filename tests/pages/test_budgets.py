@@ -52,6 +52,11 @@ def first_run(db: Db) -> str:
     return str(db.connection.execute("SELECT cid FROM frontier ORDER BY step LIMIT 1").fetchone()[0])
 
 
+def some(db: Db) -> list[str]:
+    """Four experiments."""
+    return [str(row[0]) for row in db.connection.execute("SELECT cid FROM experiment LIMIT 4")]
+
+
 BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "overview": (pages.overview, 600_000, 30),
     "overview by cost": (lambda db: pages.overview(db, x="cost"), 600_000, 30),
@@ -73,6 +78,7 @@ BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "dag, spine": (lambda db: pages.dag(db, view="spine"), 60_000, 15),
     "dag, lineage of the best": (lambda db: pages.dag(db, view="lineage"), 60_000, 15),
     "dag, lineage of a first run": (lambda db: pages.dag(db, cid=first_run(db)), 60_000, 15),
+    "compare": (lambda db: pages.compare(db, **dict(zip("abcd", some(db), strict=True))), 5_000, 10),
     "frontier": (pages.frontier, 5_000, 10),
     "verify": (pages.verify, 20_000, 12),
     "reputation": (pages.reputation, 50_000, 10),

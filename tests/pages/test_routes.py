@@ -18,7 +18,7 @@ ROUTES = (
     "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
     "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
     "/reputation", "/tasks", "/about", "/api", "/dag", "/dag?view=lanes&before=300", "/dag?view=spine",
-    "/dag?view=lineage",
+    "/dag?view=lineage", "/compare",
 )  # fmt: skip
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -99,9 +99,11 @@ def ids(home: Path) -> list[str]:
         if home.name == "hostile":
             cids = [row[0] for row in db.execute("SELECT cid FROM record")]
         nodes = [row[0] for row in db.execute("SELECT name FROM node LIMIT 3")]
+        experiments = [row[0] for row in db.execute("SELECT cid FROM experiment ORDER BY seq DESC LIMIT 4")]
     finally:
         db.close()
-    return [f"/record/{cid}" for cid in cids] + [f"/node/{name}" for name in nodes]
+    sides = "&".join(f"{letter}={cid}" for letter, cid in zip("abcd", experiments, strict=False))
+    return [f"/compare?{sides}"] + [f"/record/{cid}" for cid in cids] + [f"/node/{name}" for name in nodes]
 
 
 @pytest.mark.parametrize("state", ["empty", "one", "hostile", "mesh", "big"])
@@ -163,6 +165,7 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/?x=up", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
+     "/compare?a=x", "/compare?b=b" + "a" * 58,
      "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
      "/dag?cid=b" + "a" * 58, "/verify?after=1", "/reputation?after=x.y", "/reputation?node=x",
      "/records?author=<b>", "/events?topics=all",
