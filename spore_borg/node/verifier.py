@@ -282,9 +282,10 @@ class Verifier:
         if item is None:
             return  # late records have changed the view: no such duty any more
         kept = self.evidence.get(item.commit.body.digest)
-        if kept is None:
-            raise GivenUp(detail="the evidence behind this node's commit is lost")
-        nonce, found = unpack_found(kept)
+        try:
+            nonce, found = unpack_found(kept or {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise GivenUp(detail="the evidence behind this node's commit is lost") from error
         self.hub.write(prover.reveal_body(duty.claim, item.commit.cid, nonce, found))
 
     # ---- a disputed segment, step by step
@@ -375,13 +376,15 @@ class Verifier:
         self.busy(f"opening {str(claim.target.cid)[-8:]}")
         assert claim.body.state_root is not None, "a claim has commitments"
         kept = self.runs.get(claim.body.state_root)
-        if kept is None:
-            raise GivenUp(detail="the secrets of this run are lost; it stays without a verdict")
+        try:
+            run = unpack_run(kept or {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise GivenUp(detail="the secrets of this run are lost; it stays without a verdict") from error
         inner: dict[tuple[int, int], bytes] = {}
         for segment, step in prover.asked_inner(claim):
             found = await self._recompute(claim, Probe((), ((segment, step),)))
             inner[segment, step] = found.segments[0][3]
         now = self.hub.view.claims.get(claim.target.cid)
         if now is not None and now.cid == claim.cid:
-            self.hub.write(prover.opening(claim, unpack_run(kept), inner))
+            self.hub.write(prover.opening(claim, run, inner))
             self.hub.event("opened", f"{str(claim.target.cid)[-8:]} for {len(claim.evidence)} verifier(s)")
