@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ CACHE_ENTRIES = 64
 CACHE_BODY_MAX = 1 << 20
 GZIP_FROM_BYTES = 500
 URL_CHARS_MAX = 2_000
+HOST_RE = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
@@ -134,6 +136,12 @@ def host_name(header: str) -> str:
     return host.rpartition(":")[0] if ":" in host else host
 
 
+def origin_of(request: Request) -> str:
+    """Where the viewer reaches this server, for addresses that must be whole; empty if it says nothing usable."""
+    host = request.headers.get("host", "")
+    return f"{request.url.scheme}://{host}" if HOST_RE.fullmatch(host) else ""
+
+
 def wants_json(request: Request) -> bool:
     """Whether an error should be JSON: the address or the Accept header says so."""
     accept = request.headers.get("accept", "")
@@ -161,7 +169,7 @@ class Explorer:
             for name, raw in render.static_files().items()
         }
 
-    def _build(self, make: Callable[[Db], Page], twin: bool, path: str) -> Body | str:
+    def _build(self, make: Callable[[Db], Page], twin: bool, path: str, origin: str) -> Body | str:
         """Build one page in a snapshot; a text is an address to go to instead."""
         db = Db(self.home)
         try:
@@ -171,17 +179,20 @@ class Explorer:
                 return page.hit
             if twin:
                 return body_of("application/json", to_json(page).encode())
-            return body_of("text/html; charset=utf-8", render.html(page, path).encode())
+            if isinstance(page, pages.PlotPage):
+                return body_of("image/svg+xml", render.plot_svg(page).encode())
+            return body_of("text/html; charset=utf-8", render.html(page, path, origin).encode())
         finally:
             db.close()
 
     async def page(self, request: Request, make: Callable[[Db], Page], twin: bool) -> Response:
         """Answer with a page, from the cache while the versions stand."""
         versions = tuple(sorted(self.hub.versions.items()))
-        key = (request.url.path, request.url.query, versions)
+        origin = origin_of(request)
+        key = (origin, request.url.path, request.url.query, versions)
         found = self._cache.get(key) if versions else None
         if found is None:
-            built = await anyio.to_thread.run_sync(self._build, make, twin, str(request.url.path))
+            built = await anyio.to_thread.run_sync(self._build, make, twin, str(request.url.path), origin)
             if isinstance(built, str):
                 return RedirectResponse(built, 303)
             found = built
@@ -208,7 +219,7 @@ class Explorer:
 
             return handle
 
-        twin_path = "/overview.json" if path == "/" else f"{path}.json"
+        twin_path = "/overview.json" if path == "/" else f"{path.removesuffix('.svg')}.json"
         return [Route(twin_path, endpoint(True)), Route(path, endpoint(False))]
 
     async def static(self, request: Request) -> Response:
@@ -318,6 +329,7 @@ def make_app(home: Path, *, loopback: bool = True) -> Guard:
         *explorer.route("/record/{cid}", "record"),
         *explorer.route("/dag", "dag", "view", "cid", "task", "class", "before"),
         *explorer.route("/compare", "compare", "a", "b", "c", "d"),
+        *explorer.route("/plot.svg", "picture", "task", "class", "x"),
         *explorer.route("/verify", "verify", "after"),
         *explorer.route("/reputation", "reputation", "node", "before", "after"),
         *explorer.route("/node/{name}", "node", "before"),

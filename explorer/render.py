@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from explorer import show, svg
 from explorer.pages.common import Running
+from explorer.pages.picture import PlotPage
 from explorer.pages.plot import Plot
 from explorer.values import Page
 
@@ -147,6 +148,8 @@ def environment() -> Environment:
         "duration_ms",
         "short",
         "plain",
+        "plural",
+        "xml",
     ):
         env.filters[name] = getattr(show, name)
     env.filters.update(
@@ -178,13 +181,20 @@ def environment() -> Environment:
     return env
 
 
-def html(page: Page, path: str) -> str:
+def html(page: Page, path: str, origin: str = "") -> str:
     """A page as HTML.
 
     Args:
         page: the value. path: the address it was asked under, for its JSON link.
+        origin: ``http://host:port`` for the addresses that other programs fetch (a chat's preview); may be empty.
     """
-    return environment().get_template(f"{page.name}.html").render(p=page, frame=page.frame, path=path)
+    template = environment().get_template(f"{page.name}.html")
+    return template.render(p=page, frame=page.frame, path=path, origin=origin)
+
+
+def plot_svg(page: PlotPage) -> str:
+    """The frontier plot as a picture of its own: no stylesheet, no script, nothing from elsewhere."""
+    return environment().get_template("plot.svg").render(p=page)
 
 
 def problem_html(status_code: int, title: str, detail: str) -> str:
@@ -194,4 +204,4 @@ def problem_html(status_code: int, title: str, detail: str) -> str:
     )
 
 
-__all__ = ["Plot", "environment", "html", "problem_html", "query", "static_files"]
+__all__ = ["Plot", "environment", "html", "plot_svg", "problem_html", "query", "static_files"]

@@ -96,6 +96,16 @@ def plain(text: str | None, limit: int = 300) -> str:
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
 
+def xml(text: str | None, limit: int = 300) -> str:
+    """As :func:`plain`, and without the few characters that XML has no way to write."""
+    return plain("".join(c for c in text or "" if c not in "\ufffe\uffff"), limit)
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun: 1 step, 2 steps."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def is_cid(text: str) -> bool:
     """Whether the text has the form of a record's id."""
     return CID_RE.fullmatch(text) is not None

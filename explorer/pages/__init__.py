@@ -6,6 +6,7 @@ from explorer.pages.dag import DagPage, dag
 from explorer.pages.frontier import FrontierPage, frontier
 from explorer.pages.node import NodePage, node
 from explorer.pages.overview import OverviewPage, overview
+from explorer.pages.picture import PlotPage, picture
 from explorer.pages.record import RecordPage, record
 from explorer.pages.records import RecordsPage, records
 from explorer.pages.reputation import ReputationPage, reputation
@@ -20,6 +21,7 @@ __all__ = [
     "FrontierPage",
     "NodePage",
     "OverviewPage",
+    "PlotPage",
     "RecordPage",
     "RecordsPage",
     "ReputationPage",
@@ -32,6 +34,7 @@ __all__ = [
     "frontier",
     "node",
     "overview",
+    "picture",
     "record",
     "records",
     "reputation",

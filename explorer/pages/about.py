@@ -89,6 +89,12 @@ ROUTES: tuple[Route, ...] = (
         what="Two to four experiments side by side; the others against a.",
     ),
     Route(
+        path="/plot.svg",
+        json="/plot.json",
+        query=("task", "class", "x"),
+        what="The frontier plot alone, as a picture.",
+    ),
+    Route(
         path="/verify",
         json="/verify.json",
         query=("after",),

@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "Show the mesh at work on this machine in a few minutes.",
     "status": "Where this node and its mesh stand.",
     "frontier": "The best accepted result per task and hardware class.",
+    "plot": "Draw the frontier as a picture.",
     "log": "The newest records.",
     "show": "One record: what it says and where it stands.",
     "diff": "What one experiment changed in the recipe.",

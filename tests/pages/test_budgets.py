@@ -35,7 +35,8 @@ def cost(home: Path, make: Callable[[Db], Page]) -> tuple[int, float, float]:
         page = make(db)
     finally:
         db.close()
-    html = gzip.compress(render.html(page, "/").encode(), 6)
+    text = render.plot_svg(page) if isinstance(page, pages.PlotPage) else render.html(page, "/")
+    html = gzip.compress(text.encode(), 6)
     return count, len(html) / 1024, len(gzip.compress(to_json(page).encode(), 6)) / 1024
 
 
@@ -79,6 +80,7 @@ BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "dag, lineage of the best": (lambda db: pages.dag(db, view="lineage"), 60_000, 15),
     "dag, lineage of a first run": (lambda db: pages.dag(db, cid=first_run(db)), 60_000, 15),
     "compare": (lambda db: pages.compare(db, **dict(zip("abcd", some(db), strict=True))), 5_000, 10),
+    "plot": (pages.picture, 600_000, 30),
     "frontier": (pages.frontier, 5_000, 10),
     "verify": (pages.verify, 20_000, 12),
     "reputation": (pages.reputation, 50_000, 10),

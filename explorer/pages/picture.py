@@ -1,0 +1,57 @@
+"""``/plot.svg``: the frontier plot alone, as the picture that people share. The same value as ``borg plot``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from explorer.db import Db
+from explorer.pages.common import TaskBrief, choose_class, choose_task, frame, task_briefs
+from explorer.pages.plot import AXES, Plot, plot
+from explorer.values import Page
+from spore_borg.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlotPage(Page):
+    """One frontier plot with what its title says."""
+
+    name: ClassVar[str] = "plot"
+    task: TaskBrief | None
+    hardware_class: str | None
+    axis: str
+    plot: Plot | None
+    best: int | None  # nano-units
+    best_cid: str | None
+    best_status: str | None  # confirmed or solo
+
+
+def picture(
+    db: Db, *, task: str | None = None, hardware_class: str | None = None, x: str | None = None
+) -> PlotPage:
+    """Build the frontier plot of one task and hardware class.
+
+    Args:
+        task: name or id; None takes the first. hardware_class: None takes the first with an accepted result.
+        x: ``experiment``, ``time`` or ``cost``.
+    Raises:
+        NotFound: no such task or class. UsageError: no such axis.
+    """
+    axis = x or "experiment"
+    if axis not in AXES:
+        raise UsageError(detail=f"The horizontal axis must be one of {', '.join(AXES)}.")
+    at = frame(db)
+    chosen = choose_task(task_briefs(db), task, None)
+    _, name, _ = choose_class(db, chosen, hardware_class)
+    drawn = plot(db, chosen, name, axis, at.version) if chosen and name else None
+    last = drawn.steps[-1] if drawn and drawn.steps else None
+    return PlotPage(
+        frame=at,
+        task=chosen,
+        hardware_class=name,
+        axis=axis,
+        plot=drawn,
+        best=last.metric if last else None,
+        best_cid=last.cid if last else None,
+        best_status=last.status if last else None,
+    )
