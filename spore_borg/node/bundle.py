@@ -130,7 +130,7 @@ def verify(directory: Path, *, evaluate: bool) -> dict[str, Any]:
         about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
         recipe = json.loads((directory / RECIPE).read_text(encoding="utf-8"))
         experiment = Cid.parse(about["experiment"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(
             what=str(directory / ABOUT), detail=str(error), hint="Fetch the bundle again."
         ) from error

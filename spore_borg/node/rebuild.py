@@ -26,7 +26,8 @@ def rebuild(path: Path) -> dict[str, Any]:
     """Delete the views and fold them from the log again.
 
     Returns:
-        mesh, records, round, digest (of the newest round), digest_before (as the old views said), same, seconds.
+        mesh, records, round, digest (of the newest round), round_before, digest_before (the settled round of the old
+        views and what they said of it), same (whether it is what the records say), seconds.
     Raises:
         NotFound: there is no log. Locked: a node runs here; it rebuilds by itself.
     """
@@ -35,7 +36,8 @@ def rebuild(path: Path) -> dict[str, Any]:
         raise NotFound(what="log", name=str(home.log), hint=HINT)
     with home.lock():
         began = time.monotonic()
-        before = _meta(home, "digest_latest")
+        # The newest rounds may have changed by records that the old views had not folded yet; settled ones never do.
+        round_before, before = _meta(home, "round_settled"), _meta(home, "digest")
         for suffix in ("", "-wal", "-shm"):
             home.views.with_name(home.views.name + suffix).unlink(missing_ok=True)
         key, _ = identity.load_or_create(home.key)
@@ -45,9 +47,10 @@ def rebuild(path: Path) -> dict[str, Any]:
             made.publish(tables(view, {record.cid: seq for seq, record in rows}, key.public))
         newest = view.digest_of(view.round)
         digest = newest.hex() if newest else ""
+        settled = (view.digest_of(int(round_before)) or b"").hex() if round_before and before else ""
         return {
             "mesh": str(view.genesis.cid) if view.genesis else "", "records": len(rows), "round": view.round,
-            "digest": digest, "digest_before": before, "same": before in ("", digest),
+            "digest": digest, "round_before": round_before, "digest_before": before, "same": before == settled,
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
 

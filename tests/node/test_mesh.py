@@ -118,6 +118,18 @@ def _run(told: Story, nodes: list[NodeProcess]) -> None:
     told.facts["started"] = (started, again.wait("started")["text"])
     again.wait("published")
     again.wait("verdict", accepted)
+
+    second.kill()  # and its log is lost, but not its key
+    told.facts["lost"] = len(records(told.second))
+    for suffix in ("", "-wal", "-shm"):
+        (told.second / f"log.sqlite{suffix}").unlink(missing_ok=True)
+    ticket = control_client.ask(told.first, "ticket", timeout_s=30, invite=False)
+    second = NodeProcess(
+        told.second, "--verify-only", "--join", ticket, "--listen", "127.0.0.1:0", "--no-explorer"
+    )
+    nodes.append(second)
+    second.wait("joined")
+    second.wait("evidence")
     _stop(told, [second, again])
     last = NodeProcess(told.first, "--experiments", 1, "--listen", "127.0.0.1:0", "--no-explorer")
     nodes.append(last)
@@ -198,18 +210,31 @@ def test_research_ends_after_the_wanted_number_of_experiments(story: Story) -> N
     assert story.facts["published"] == 1 and story.statuses[-1] == 0
 
 
+def chain_of(view: View, author: bytes) -> list[Record]:
+    """The author's records by number; fails where a number is missing or was given twice."""
+    chain = sorted((r for r in view.dag.records if r.author == author), key=lambda record: record.seq)
+    assert [record.seq for record in chain] == list(range(len(chain)))
+    assert [record.prev for record in chain] == [None, *(record.cid for record in chain[:-1])]
+    assert not view.ledger.account(author).banned
+    return chain
+
+
 def test_a_killed_node_goes_on_as_itself(story: Story) -> None:
     before, after = story.facts["started"]
     assert before == after  # the same key, the same address
     view = View(records(story.second))
     assert view.genesis is not None
-    root = view.genesis.body.roots[0]
-    chain = sorted((r for r in view.dag.records if r.author == root), key=lambda record: record.seq)
-    assert [record.seq for record in chain] == list(range(len(chain)))
-    assert [record.prev for record in chain] == [None, *(record.cid for record in chain[:-1])]
+    chain = chain_of(view, view.genesis.body.roots[0])
     assert len([record for record in chain if record.kind == "task"]) == 1  # it goes on with the task it had
     assert len([record for record in chain if record.kind == "join"]) == 1
-    assert not any(view.ledger.account(who).banned for who in view.ledger.trust)
+
+
+def test_a_key_whose_log_was_lost_learns_its_past_before_it_signs(story: Story) -> None:
+    view = View(records(story.first))
+    key, _ = identity.load_or_create(story.second / "identity.key")
+    chain = chain_of(view, key.public)
+    assert len([record for record in chain if record.kind == "join"]) == 1
+    assert len(records(story.second)) > story.facts["lost"]
 
 
 def test_both_settled_on_the_same(story: Story) -> None:
