@@ -333,6 +333,7 @@ def make_app(home: Path, *, loopback: bool = True) -> Guard:
         *explorer.route("/verify", "verify", "after"),
         *explorer.route("/reputation", "reputation", "node", "before", "after"),
         *explorer.route("/node/{name}", "node", "before"),
+        *explorer.route("/mesh", "mesh", "after"),
         *explorer.route("/tasks", "tasks"),
         *explorer.route("/about", "about"),
         *explorer.route("/api", "api"),

@@ -24,6 +24,7 @@ NAV = (
     ("d", "/dag", "Graph", "dag"),
     ("v", "/verify", "Verify", "verify"),
     ("n", "/reputation", "Reputation", "reputation"),
+    ("m", "/mesh", "Mesh", "mesh"),
     ("t", "/tasks", "Tasks", "tasks"),
 )
 
@@ -94,12 +95,12 @@ def lower_is_better(direction: str) -> bool:
     return not direction.startswith(("max", "higher"))
 
 
-def status(word: str | None) -> Markup:
-    """A status word with its shape (drawn by the stylesheet, so that colour is never alone)."""
+def status(word: str | None, text: str | None = None) -> Markup:
+    """A status word (or ``text`` in its place) with its shape, drawn by the stylesheet: colour is never alone."""
     if not word:
         return Markup('<span class="s">–</span>')
     known = word if word in _STATUS else "other"
-    return Markup('<span class="s {}">{}</span>').format(known, show.plain(word, 24))
+    return Markup('<span class="s {}">{}</span>').format(known, show.plain(text or word, 24))
 
 
 _STATUS = frozenset(
@@ -167,6 +168,7 @@ def environment() -> Environment:
         progress=progress,
         rows_of=rows_of,
         drawing=lambda plot, direction: svg.drawing(plot, lower_is_better(direction)),
+        bars=svg.bars,
         curve=svg.curve,
         overlay=svg.overlay,
         cell=svg.cell,

@@ -314,3 +314,73 @@ def overlay(sides: Sequence[Curved]) -> Overlay | None:
         x_ticks=(Tick(at=str(left), text="0"), Tick(at=str(right), text=f"{longest:,} steps")),
         y_ticks=tuple(Tick(at=_n(at_y(v * 1e6)), text=f"{v:.{digits}f}") for v in found),
     )
+
+
+BARS_WIDTH, BARS_HEIGHT = 940, 150
+
+
+class Sealed(Protocol):
+    """What has a round's numbers."""
+
+    @property
+    def round(self) -> int:
+        """Its number."""
+
+    @property
+    def trust(self) -> int:
+        """Trust of those who sealed it."""
+
+    @property
+    def trust_total(self) -> int:
+        """Trust of all."""
+
+    @property
+    def acknowledged(self) -> int:
+        """Records."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Two rows of bars, one bar a round: sealed trust above, acknowledged records below."""
+
+    settled: str
+    young: str
+    acknowledged: str
+    marks: tuple[tuple[str, str], ...]
+    x_ticks: tuple[tuple[str, str], ...]
+    most: int  # records of the tallest bar below
+    left: int = 50
+    right: int = BARS_WIDTH - 8
+    width: int = BARS_WIDTH
+    height: int = BARS_HEIGHT
+
+
+def bars(rounds: Sequence[Sealed]) -> Bars:
+    """Lay out the last rounds, given newest first."""
+    ordered = sorted(rounds, key=lambda r: r.round)
+    first, last = ordered[0].round, ordered[-1].round
+    left, right, top, middle, bottom = 50, BARS_WIDTH - 8, 8, 72, BARS_HEIGHT - 22
+    pitch = min(40.0, (right - left) / max(1, last - first + 1))
+    most = max(1, *(r.acknowledged for r in ordered))
+    wide = _n(max(1.0, pitch - 2))
+    parts: dict[str, list[str]] = {"settled": [], "young": [], "acknowledged": []}
+    for r in ordered:
+        x = _n(left + (r.round - first) * pitch)
+        share = min(1.0, r.trust / r.trust_total) if r.trust_total > 0 else 0.0
+        high = share * (middle - top)
+        parts["settled" if r.settled else "young"].append(f"M{x} {middle}v{_n(-high)}h{wide}v{_n(high)}z")
+        low = r.acknowledged / most * (bottom - middle - 10)
+        parts["acknowledged"].append(f"M{x} {bottom}v{_n(-low)}h{wide}v{_n(low)}z")
+    numbers = [int(v) for v in _whole(ticks(first, last, 8))]
+    return Bars(
+        settled="".join(parts["settled"]),
+        young="".join(parts["young"]),
+        acknowledged="".join(parts["acknowledged"]),
+        marks=((str(top), "100 %"), (_n((top + middle) / 2), "50 %")),
+        x_ticks=tuple((_n(left + (v - first + 0.5) * pitch), show.count(v)) for v in numbers),
+        most=most,
+    )

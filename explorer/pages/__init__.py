@@ -4,6 +4,7 @@ from explorer.pages.about import AboutPage, ApiPage, about, api
 from explorer.pages.compare import ComparePage, compare
 from explorer.pages.dag import DagPage, dag
 from explorer.pages.frontier import FrontierPage, frontier
+from explorer.pages.mesh import MeshPage, mesh
 from explorer.pages.node import NodePage, node
 from explorer.pages.overview import OverviewPage, overview
 from explorer.pages.picture import PlotPage, picture
@@ -19,6 +20,7 @@ __all__ = [
     "ComparePage",
     "DagPage",
     "FrontierPage",
+    "MeshPage",
     "NodePage",
     "OverviewPage",
     "PlotPage",
@@ -32,6 +34,7 @@ __all__ = [
     "compare",
     "dag",
     "frontier",
+    "mesh",
     "node",
     "overview",
     "picture",

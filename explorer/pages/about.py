@@ -106,6 +106,7 @@ ROUTES: tuple[Route, ...] = (
         query=("node", "before", "after"),
         what="Leaderboard and ledger.",
     ),
+    Route(path="/mesh", json="/mesh.json", query=("after",), what="Peers, nodes and their lag, rounds."),
     Route(path="/node/{name}", json="/node/{name}.json", query=("before",), what="One node."),
     Route(path="/tasks", json="/tasks.json", query=(), what="Definitions of the tasks."),
     Route(path="/about", json="/about.json", query=(), what="Version and licences."),

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
+from explorer import show
 from explorer.db import Db
 from explorer.values import Agreement, Frame, RecordRow, Who
 from spore_borg.errors import NotFound, UsageError
@@ -259,3 +260,17 @@ def choose_class(
         raise NotFound(what="hardware class", name=wanted[:TEXT_MAX], hint=hint)
     chosen = wanted or next(iter(bests), names[0] if names else None)
     return tuple(names), chosen, bests.get(chosen or "")
+
+
+def leaders_rows(db: Db, after: str | None, limit: int) -> list[sqlite3.Row]:
+    """Nodes by trust, the highest first, that follow the key ``TRUST.NAME``.
+
+    Raises:
+        UsageError: a key that no page gives.
+    """
+    if not after:
+        return db.all("leaders_first", limit=limit)
+    trust, _, name = after.partition(".")
+    if not (trust.isascii() and trust.isdigit() and len(trust) < 19 and show.is_node(name)):
+        raise UsageError(detail="?after= must be TRUST.NAME, as the link at the end of the table gives it.")
+    return db.all("leaders_after", trust=int(trust), name=name, limit=limit)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from explorer.db import Db
 from explorer.pages.common import TaskBrief, frame, loads, task_briefs
 from explorer.values import Page, Who
+
+SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,7 @@ class Best:
     age_rounds: int | None
     verdicts: int
     status: str
+    fetch: str  # the command that brings it here
     changed: object  # [[field, before, after], …] of the recipe against its base
 
 
@@ -38,6 +42,13 @@ class FrontierPage(Page):
     name: ClassVar[str] = "frontier"
     rows: tuple[Best, ...]
     empty_classes: tuple[tuple[str, str], ...]  # (task, class) in which nothing is accepted yet
+
+
+def _fetch(task: TaskBrief, hardware_class: str) -> str:
+    """The command that fetches a row; a name that a shell could take for more than a word is not repeated."""
+    name = task.name if SAFE.fullmatch(task.name) else task.cid
+    given = f" --class {hardware_class}" if SAFE.fullmatch(hardware_class) else ""
+    return f"borg frontier --task {name}{given} --fetch DIR"
 
 
 def frontier(db: Db) -> FrontierPage:
@@ -69,6 +80,7 @@ def frontier(db: Db) -> FrontierPage:
                     age_rounds=None if at.round is None else at.round - last["round"],
                     verdicts=last["verdicts"],
                     status=last["status"],
+                    fetch=_fetch(task, found["class"]),
                     changed=None if experiment is None else loads(experiment["changed"]),
                 )
             )

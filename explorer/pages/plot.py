@@ -105,6 +105,13 @@ def _range(steps: list[Step], metrics: list[int], sigma: int, lower: bool) -> tu
     if not values:
         return 0, 1
     low, high = min(values), max(values)
+    if len(values) > 1 and metrics:  # room for runs that look better than the best but have not become it
+        reach = (high - low) // 3
+        low, high = (
+            (max(min(low, *metrics), low - reach), high)
+            if lower
+            else (low, min(max(high, *metrics), high + reach))
+        )
     room = max((high - low) // 12, 2 * sigma + sigma // 2, 1000)
     below, above = (room, room // 2 + 1) if lower else (room // 2 + 1, room)
     return low - below, high + above
@@ -166,7 +173,7 @@ def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | Non
         return None
     lower = task.direction != "maximize" and not task.direction.startswith(("max", "higher"))
     xs = _positions(rows, axis, 0)
-    metrics = [row[1] for row in rows if row[1] is not None]
+    metrics = [row[1] for row in rows if row[1] is not None and row[4] != "refuted"]
     y_low, y_high = _range(steps, metrics, task.sigma, lower)
     x_low, x_high = min(xs[0], 1 if axis == "experiment" else xs[0]), max(xs[-1], xs[0] + 1)
     x_span, y_span = x_high - x_low, y_high - y_low

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import LAST, before_of, frame
+from explorer.pages.common import LAST, before_of, frame, leaders_rows
 from explorer.pages.record import Entry, entry
 from explorer.values import Page, Who
 from spore_borg.errors import UsageError
@@ -95,15 +95,7 @@ def reputation(
     if node and not show.is_node(node):
         raise UsageError(detail="?node= must be a node's name, as in the address of its page.")
     key = before_of(before)
-    if after:
-        trust, _, name = after.partition(".")
-        if not (trust.isascii() and trust.isdigit() and len(trust) < 19 and show.is_node(name)):
-            raise UsageError(
-                detail="?after= must be TRUST.NAME, as the link at the end of the table gives it."
-            )
-        rows = db.all("leaders_after", trust=int(trust), name=name, limit=LEADERS_ROWS + 1)
-    else:
-        rows = db.all("leaders_first", limit=LEADERS_ROWS + 1)
+    rows = leaders_rows(db, after, LEADERS_ROWS + 1)
     leaders = tuple(standing(row) for row in rows[:LEADERS_ROWS])
     entries, older = ledger_of(db, node, key, LEDGER_ROWS)
     last = leaders[-1] if leaders else None

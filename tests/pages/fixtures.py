@@ -312,6 +312,12 @@ def hostile(home: Path) -> Path:
     make.insert("live", key="run", value=json.dumps(run))
     make.insert("live", key="verify", value=json.dumps({HOSTILE[0]: HOSTILE[1]}))
     make.insert("live", key="node", value=json.dumps({"address": HOSTILE[4]}))
+    peers: list[object] = [{"node": text, "address": text, "agent": text, "role": text, "direction": text,
+                            "latency_ms": 1e300, "behind": text, "synced": []} for text in HOSTILE]  # fmt: skip
+    make.insert("live", key="peers", value=json.dumps([*peers, 7, None]))
+    make.insert(
+        "round", round=5, epoch=5, seals=-3, trust=1 << 60, trust_total=0, acknowledged=0, digest=HOSTILE[1]
+    )
     make.meta(mesh=mesh, mesh_name=HOSTILE[0], round=12, round_settled=8, epoch_latest=12, digest=HOSTILE[0], version=1,
               records=make.seq, me=node_name(me), status="mesh")  # fmt: skip
     return make.commit()
@@ -367,6 +373,11 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
     make.insert(
         "live", key="verify", value=json.dumps({"claim": text_of(genesis), "tier": "T2", "segment": 3})
     )
+    peers = [{"node": node_name(key), "name": node_name(key), "address": f"127.0.0.1:{9000 + index}",
+              "agent": "spore-borg/0.1.0", "direction": "in" if index % 2 else "out", "role": "research",
+              "latency_ms": 0.7 * 3**index, "behind": index * 7 % 5, "lag": index % 3, "queued_bytes": 900 * index,
+              "rejected": 0, "synced": index != 3} for index, key in enumerate(keys[1:6])]  # fmt: skip
+    make.insert("live", key="peers", value=json.dumps(peers))
     make.insert(
         "live",
         key="node",

@@ -84,6 +84,7 @@ BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "frontier": (pages.frontier, 5_000, 10),
     "verify": (pages.verify, 20_000, 12),
     "reputation": (pages.reputation, 50_000, 10),
+    "mesh": (pages.mesh, 20_000, 12),
     "node": (lambda db: pages.node(db, db.all("leaders_first", limit=1)[0]["name"]), 50_000, 12),
     "tasks": (pages.tasks, 5_000, 10),
     "about": (pages.about, 5_000, 10),

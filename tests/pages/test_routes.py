@@ -18,7 +18,7 @@ ROUTES = (
     "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
     "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
     "/reputation", "/tasks", "/about", "/api", "/dag", "/dag?view=lanes&before=300", "/dag?view=spine",
-    "/dag?view=lineage", "/compare",
+    "/dag?view=lineage", "/compare", "/mesh",
 )  # fmt: skip
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -167,7 +167,8 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
     ["/?x=up", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
      "/compare?a=x", "/compare?b=b" + "a" * 58,
      "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
-     "/dag?cid=b" + "a" * 58, "/verify?after=1", "/reputation?after=x.y", "/reputation?node=x",
+     "/dag?cid=b" + "a" * 58, "/verify?after=1", "/mesh?after=1", "/plot.svg?x=up", "/plot.svg?class=x",
+     "/reputation?after=x.y", "/reputation?node=x",
      "/records?author=<b>", "/events?topics=all",
      "/node/" + "a" * 52 + "?before=z"],
 )  # fmt: skip
@@ -292,3 +293,10 @@ def test_the_frontier_plot_agrees_with_its_table(client: Callable[[str], Client]
             assert 0 <= row < plot["rows"]
             assert column >= 0
             assert column + length <= plot["columns"]
+
+
+def test_the_command_that_fetches_a_row_is_safe_to_paste(client: Callable[[str], Client]) -> None:
+    rows = client("mesh").get("/frontier.json").json()["rows"]
+    assert "borg frontier --task nano --class CPU_X86_64 --fetch DIR" in [row["fetch"] for row in rows]
+    for row in client("hostile").get("/frontier.json").json()["rows"]:
+        assert re.fullmatch(r"borg frontier --task b[a-z2-7]{58} --fetch DIR", row["fetch"])
