@@ -182,7 +182,8 @@ def _look(actors: list[Actor], *, cheats: bool) -> dict[str, Any]:
             "(SELECT e.reason FROM experiment e WHERE e.author = n.name AND e.verdict = 'refuted' LIMIT 1) FROM node n"
         ).fetchall()
         same = views.execute(
-            "SELECT count(DISTINCT digest), count(*) FROM node WHERE digest_round = (SELECT max(digest_round) FROM node)"
+            "SELECT count(DISTINCT digest), count(*) FROM node "
+            "WHERE digest_round = (SELECT max(digest_round) FROM node)"
         ).fetchone()
     finally:
         views.close()
@@ -197,7 +198,8 @@ def _look(actors: list[Actor], *, cheats: bool) -> dict[str, Any]:
     ]
     caught = len(liars) == 2 and all(liar["dead"] and not liar["frontier_steps"] for liar in liars)
     return {
-        "ok": confirmed > 0 and not honest_dead and (caught or not cheats), "frontier_steps": confirmed, "cheats": liars,
+        "ok": confirmed > 0 and not honest_dead and (caught or not cheats), "frontier_steps": confirmed,
+        "cheats": liars,
         "honest_dead": honest_dead, "digests": same[0], "digest_nodes": same[1], "explorer": actors[0].url,
     }  # fmt: skip
 

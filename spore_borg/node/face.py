@@ -41,7 +41,8 @@ class Face:
             "verify": {"what": self.verify, "waiting": len(view.pending)},
             "peers": [{"name": p.get("name"), "latency_ms": p.get("latency_ms")} for p in self.peers()],
             "reputation": {
-                "trust": view.ledger.trust.get(me, 0), "rank": ranked.index(me) + 1 if me in view.ledger.trust else None,
+                "trust": view.ledger.trust.get(me, 0),
+                "rank": ranked.index(me) + 1 if me in view.ledger.trust else None,
             },
             "events": [(item["epoch"], item["text"]) for item in self.hub.events],
             "explorer_url": self.explorer, "ticket": self.ticket,
@@ -58,7 +59,8 @@ class Face:
                     best, first = frontier.mean(frontier.steps[-1].recipe), frontier.steps[0].metric
                     unit = f"bpb on {view.tasks[task].name}"
                     return {
-                        "best": best, "unit": unit, "gain": first - best, "steps": len(frontier.steps) - 1, "status": status,
+                        "best": best, "unit": unit, "gain": first - best, "steps": len(frontier.steps) - 1,
+                        "status": status,
                     }  # fmt: skip
         return None
 

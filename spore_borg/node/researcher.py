@@ -24,6 +24,7 @@ from spore_borg.policies.operators import Proposal, Trial, space_of
 from spore_borg.policies.proposer import Situation, propose
 from spore_borg.records.bodies import Intent, Task
 from spore_borg.records.cid import Cid
+from spore_borg.records.envelope import Record
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerError, WorkerRefused
 from spore_borg.views.draw import run_seed
@@ -43,6 +44,11 @@ PAUSE_S, PAUSE_S_MAX = (
     300.0,
 )  # after a run that failed for no reason of its recipe; doubled each time in a row
 RESULTS = frozenset(("recipe", "crashed"))  # kinds of refusal that say something about the recipe
+
+
+def seq_max(task: Task) -> int:
+    """The longest sequence that a recipe of this task may have, in tokens."""
+    return int(task.spec.get("seq", 64))
 
 
 class Researcher:
@@ -69,6 +75,7 @@ class Researcher:
         self.runs = Drawer(hub.home.work / "runs")
         self.count = 0
         self.failures = 0  # in a row, and not by the recipe's fault
+        self._checked: dict[Cid, bool] = {}  # experiment → whether its recipe is one of the task's
 
     async def run(self, task_cid: Cid, experiments: int | None) -> None:
         """Research until cancelled, or until ``experiments`` runs are published."""
@@ -110,7 +117,7 @@ class Researcher:
 
     async def _revealed(self) -> tuple[int, bytes]:
         """The newest epoch whose onion value this node has revealed in a seal, and the value."""
-        while not self.hub.own("seal"):
+        while not self.hub.own("seal"):  # noqa: ASYNC110 - a seal comes with the clock, not with a fold
             await trio.sleep(0.2)
         seal = self.hub.own("seal")[-1]
         return seal.epoch, seal.body.value
@@ -119,8 +126,18 @@ class Researcher:
 
     async def _propose(self, task_cid: Cid, task: Task) -> Proposal:
         """The policy's next proposal; waits while there is nothing to start from."""
+        told = False
         while True:
-            proposal = propose(self._situation(task_cid, task), self.rng)
+            try:
+                # In a thread: a model of many runs takes its time, and the connections go on meanwhile.
+                proposal = await trio.to_thread.run_sync(
+                    propose, self._situation(task_cid, task), self.rng, abandon_on_cancel=True
+                )
+            except ValueError as error:  # of the task itself; verification goes on
+                proposal = None
+                if not told:
+                    self.hub.event("warning", f"nothing can be proposed for task {task.name}: {error}")
+                    told = True
             if proposal is not None:
                 return proposal
             with trio.move_on_after(IDLE_S):
@@ -135,7 +152,8 @@ class Researcher:
             if record.kind == "intent" and record.author != self.hub.me and record.body.until >= epoch
         )  # fmt: skip
         return Situation(
-            space=space_of(recipe, deck.NEEDS, seq_max=int(task.spec.get("seq", 64))), baseline=task.baseline, trials=tuple(trials.values()),
+            space=space_of(recipe, deck.NEEDS, seq_max=seq_max(task)), baseline=task.baseline,
+            trials=tuple(trials.values()),
             frontier=tuple(trials[step.cid] for step in frontier.steps if step.cid in trials),
             taken=frozenset(recipe_digest(trial.recipe) for trial in trials.values()) | leased, leased=leased,
             sigma=task.sigma, gain_min=task.gain_min, epoch=epoch, key=self.hub.me,
@@ -154,6 +172,7 @@ class Researcher:
                 record.kind != "experiment"
                 or record.body.task != task_cid
                 or record.body.family != self.family
+                or not self._usable(record, view.tasks[task_cid])
             ):
                 continue
             claim, body = view.claims.get(record.cid), record.body
@@ -174,9 +193,22 @@ class Researcher:
                     bases=body.bases,
                     gain=gain,
                     epoch=record.epoch,
-                )  # fmt: skip
+                )
             )
         return found
+
+    def _usable(self, record: Record, task: Task) -> bool:
+        """Whether the harness would take the recipe. Anyone may sign any; operators need every field in its bounds."""
+        known = self._checked.get(record.cid)
+        if known is None:
+            try:
+                recipe.validate(record.body.recipe, seq_max=seq_max(task))
+            except ValueError:
+                known = False
+            else:
+                known = True
+            self._checked[record.cid] = known
+        return known
 
     # ---- running it
 

@@ -68,7 +68,7 @@ def _found(hub: Hub, epoch_ms: int, name: str) -> None:
             epoch_ms=epoch_ms,
             nonce=secrets.token_bytes(16),
             params={},
-        )  # fmt: skip
+        )
     )
     hub.log.set_meta("mesh", str(genesis.cid))
 
@@ -113,7 +113,7 @@ def ensure_join(hub: Hub, hello: Mapping[str, Any], role: str) -> tuple[Onion, i
             agent=AGENT,
             invite=None if joins else _proof(hub),
             stamp=None,
-        )  # fmt: skip
+        )
     )
     return onion, record.epoch
 

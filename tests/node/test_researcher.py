@@ -20,6 +20,7 @@ from spore_borg.records.bodies import Task
 from spore_borg.records.cid import Cid
 from spore_borg.runner.errors import WorkerFailed, WorkerRefused, WorkerTimedOut
 from tests.world import SEGMENTS, World, h
+from workspace import tasks
 
 HubIn = Callable[[World, str], Hub]
 FAILED = WorkerFailed(op="train", detail="exit status -9")
@@ -149,3 +150,38 @@ def test_a_dataset_that_nobody_has_is_waited_for_and_told_once(hub: Hub, naps: l
     research(hub, FakeWorker(None), fetch)
     assert len(asked) == 4 and naps == [researcher.IDLE_S] * 3
     assert [item["event"] for item in hub.events].count("waiting") == 1
+
+
+def test_recipes_of_strangers_that_no_harness_takes_are_no_trials(hub_in: HubIn) -> None:
+    world = World(32)
+    world.populate("a")
+    world.experiment(world.nodes["a"], 10**9, None, world.view())  # its recipe has a field that no task has
+    hub = hub_in(world, "root")
+    made = Researcher(
+        hub, FakeWorker(), lambda _: None, lambda _: None, family="CPU_TEST", fingerprint=b"F" * 32,  # type: ignore[arg-type]
+        rng=random.Random(1),
+    )  # fmt: skip
+    (task,) = hub.view.tasks
+    assert [record.kind for record in hub.records].count("experiment") == 1
+    assert made.trials(hub.view, task) == []
+    base = tasks.spec("pico")["baseline"]
+    for recipe in (base, {**base, "lr": -1}, {**base, "more": 1}, {"lr": base["lr"]}):
+        proposal = Proposal(recipe=dict(recipe), bases=(), operator="random", why="because")
+        made.publish(task, hub.view.tasks[task], proposal, (), 0, 1, {"status": "crashed", "error": "x"})
+    assert [trial.recipe for trial in made.trials(hub.view, task)] == [base]
+
+
+def test_a_task_that_nothing_can_be_proposed_for_ends_no_node(hub: Hub) -> None:
+    made = Researcher(
+        hub, FakeWorker(), lambda _: None, lambda _: None, family="CPU_TEST", fingerprint=b"F" * 32,  # type: ignore[arg-type]
+        rng=random.Random(1),
+    )  # fmt: skip
+    (task,) = hub.view.tasks  # its baseline is no recipe of the harness
+
+    async def main() -> None:
+        with trio.move_on_after(0.5):
+            await made._propose(task, hub.view.tasks[task])
+            raise AssertionError("there is nothing to propose")
+
+    trio.run(main)
+    assert [item["event"] for item in hub.events] == ["warning"]
