@@ -135,6 +135,7 @@ class Node:
                     self.config.explorer_bind,
                     self.config.explorer_port,
                     self._pages_ready,
+                    self._pages_failed,
                 )
             nursery.start_soon(partial(face.show_forever, self.face, as_json=bool(self.options.get("json"))))
             self.face.peers = self.peers.status
@@ -148,6 +149,11 @@ class Node:
     def _pages_ready(self, url: str) -> None:
         self.face.explorer = url
         self.hub.event("explorer", f"the explorer is at {url}", url=url)
+
+    def _pages_failed(self, last_line: str) -> None:
+        text = f"the explorer ended and is started again: {last_line}"
+        if not any(item["text"] == text for item in self.hub.events):  # it may go on like this for ever
+            self.hub.event("warning", text)
 
     def _dial(self) -> None:
         """Dial the configured peers, those of the command line and the inviting node."""

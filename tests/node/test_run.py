@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from spore_borg.errors import NodeUnreachable
+from spore_borg.node.pages import AGAIN_AFTER_S
 from spore_borg.node.run import maker_of
 from spore_borg.node.ticket import Ticket
 from spore_borg.node.transport import Endpoint, TlsTransport
@@ -105,3 +106,17 @@ def test_a_full_disk_ends_the_node_with_one_sentence(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 3
     assert done.stderr.startswith("borg: ") and done.stderr.count("\n") == 1 and "disk space" in done.stderr
+
+
+def test_pages_that_cannot_be_served_are_told_once_and_the_node_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "n"
+    home.mkdir()
+    (home / "config.toml").write_text('explorer_bind = "192.0.2.1"\n')  # nobody's address
+    node = NodeProcess(home, "--no-train", "--listen", "127.0.0.1:0", "--explorer-port", 0)
+    try:
+        assert "192.0.2.1" in node.wait("warning")["text"]
+        with pytest.raises(AssertionError, match="no event"):
+            node.wait("warning", limit_s=AGAIN_AFTER_S + 4)
+        assert node.process.poll() is None and node.interrupt() in (0, 130)
+    finally:
+        node.close()
