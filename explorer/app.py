@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import anyio.to_thread
@@ -23,10 +24,12 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from explorer import pages, render, show
+from explorer import export, openapi, pages, render, show
 from explorer.db import Db
 from explorer.live import TOPICS, Hub
 from explorer.pages.body import raw_of
+from explorer.routes import ROUTES
+from explorer.routes import Route as PageRoute
 from explorer.values import Page, to_json
 from spore_borg.errors import BorgError, IntegrityError, NotFound, UsageError
 
@@ -204,23 +207,48 @@ class Explorer:
             self._cache.popitem(last=False)
         return answer(request, found)
 
-    def route(self, path: str, name: str, *params: str) -> list[Route]:
-        """A page and its JSON twin; ``params`` are the query parameters that it reads."""
-        function = getattr(pages, name)
+    def route(self, given: PageRoute) -> list[Route]:
+        """A page and its JSON twin."""
+        function = getattr(pages, given.page)
+        params = given.query
 
         def endpoint(twin: bool) -> Callable[[Request], object]:
             async def handle(request: Request) -> Response:
-                given = {param: request.query_params.get(param) for param in params}
-                if "class" in given and name != "records":
-                    given["hardware_class"] = given.pop("class")
+                asked = {param: request.query_params.get(param) for param in params}
+                if "class" in asked and function is not pages.records:
+                    asked["hardware_class"] = asked.pop("class")
                 places = [request.path_params[key] for key in request.path_params]
                 check_places(request)
-                return await self.page(request, lambda db: function(db, *places, **given), twin)
+                return await self.page(request, lambda db: function(db, *places, **asked), twin)
 
             return handle
 
-        twin_path = "/overview.json" if path == "/" else f"{path.removesuffix('.svg')}.json"
-        return [Route(twin_path, endpoint(True)), Route(path, endpoint(False))]
+        return [Route(given.json, endpoint(True)), Route(given.path, endpoint(False))]
+
+    def table(self, name: str, ext: str) -> Callable[[Request], object]:
+        """A whole table as CSV or NDJSON, sent while it is read."""
+
+        async def handle(request: Request) -> Response:
+            asked = {param: request.query_params.get(param) for param in export.TABLES[name].query}
+            pieces = export.stream(self.home, name, ext, asked)
+            first = await anyio.to_thread.run_sync(
+                next, pieces, b""
+            )  # errors while there is a status to give
+            headers = {
+                "cache-control": "no-store",
+                "content-disposition": f'attachment; filename="{name}.{ext}"',
+            }
+            if request.method == "HEAD":
+                pieces.close()
+                return Response(headers=headers, media_type=export.MEDIA[ext])
+            return StreamingResponse(chain((first,), pieces), media_type=export.MEDIA[ext], headers=headers)
+
+        return handle
+
+    async def openapi(self, request: Request) -> Response:
+        """The description of all JSON twins."""
+        text = json.dumps(openapi.document(), separators=(",", ":"))
+        return answer(request, body_of("application/json", text.encode()))
 
     async def static(self, request: Request) -> Response:
         """A file of the explorer's own."""
@@ -320,23 +348,14 @@ def make_app(home: Path, *, loopback: bool = True) -> Guard:
             group.cancel_scope.cancel()
 
     routes = [
-        *explorer.route("/", "overview", "task", "class", "x"),
-        *explorer.route("/frontier", "frontier"),
-        *explorer.route(
-            "/records", "records", "kind", "author", "task", "class", "outcome", "verdict", "q", "before"
-        ),
         Route("/record/{cid}.cbor", explorer.cbor),
-        *explorer.route("/record/{cid}", "record"),
-        *explorer.route("/dag", "dag", "view", "cid", "task", "class", "before"),
-        *explorer.route("/compare", "compare", "a", "b", "c", "d"),
-        *explorer.route("/plot.svg", "picture", "task", "class", "x"),
-        *explorer.route("/verify", "verify", "after"),
-        *explorer.route("/reputation", "reputation", "node", "before", "after"),
-        *explorer.route("/node/{name}", "node", "before"),
-        *explorer.route("/mesh", "mesh", "after"),
-        *explorer.route("/tasks", "tasks"),
-        *explorer.route("/about", "about"),
-        *explorer.route("/api", "api"),
+        Route("/openapi.json", explorer.openapi),
+        *(
+            Route(f"/{name}.{ext}", explorer.table(name, ext))
+            for name in export.TABLES
+            for ext in export.MEDIA
+        ),
+        *(one for route in ROUTES for one in explorer.route(route)),
         Route("/events", explorer.events),
         Route("/static/{name}", explorer.static),
     ]

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from explorer.db import Db
 from explorer.pages.common import frame, live_values
+from explorer.routes import ROUTES, Route
 from explorer.values import Page
 
 _SHOWN = ("address", "mode", "pid", "explorer")  # never the ticket: whoever reads it may join by it
@@ -37,81 +38,11 @@ class AboutPage(Page):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One address."""
-
-    path: str
-    json: str
-    query: tuple[str, ...]
-    what: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiPage(Page):
     """Every page has a JSON twin; this lists them."""
 
     name: ClassVar[str] = "api"
     routes: tuple[Route, ...]
-
-
-ROUTES: tuple[Route, ...] = (
-    Route(
-        path="/",
-        json="/overview.json",
-        query=("task", "class", "x"),
-        what="Frontier plot, cards, newest records.",
-    ),
-    Route(
-        path="/frontier", json="/frontier.json", query=(), what="The best accepted result per task and class."
-    ),
-    Route(
-        path="/records",
-        json="/records.json",
-        query=("kind", "author", "task", "class", "outcome", "verdict", "q", "before"),
-        what="Records, newest first; 50 a page.",
-    ),
-    Route(
-        path="/record/{cid}",
-        json="/record/{cid}.json",
-        query=(),
-        what="One record; signed bytes at /record/{cid}.cbor.",
-    ),
-    Route(
-        path="/dag",
-        json="/dag.json",
-        query=("view", "cid", "task", "class", "before"),
-        what="What builds on what: view=lanes, spine or lineage (around cid); 100 a page.",
-    ),
-    Route(
-        path="/compare",
-        json="/compare.json",
-        query=("a", "b", "c", "d"),
-        what="Two to four experiments side by side; the others against a.",
-    ),
-    Route(
-        path="/plot.svg",
-        json="/plot.json",
-        query=("task", "class", "x"),
-        what="The frontier plot alone, as a picture.",
-    ),
-    Route(
-        path="/verify",
-        json="/verify.json",
-        query=("after",),
-        what="What waits for evidence, runs, was judged.",
-    ),
-    Route(
-        path="/reputation",
-        json="/reputation.json",
-        query=("node", "before", "after"),
-        what="Leaderboard and ledger.",
-    ),
-    Route(path="/mesh", json="/mesh.json", query=("after",), what="Peers, nodes and their lag, rounds."),
-    Route(path="/node/{name}", json="/node/{name}.json", query=("before",), what="One node."),
-    Route(path="/tasks", json="/tasks.json", query=(), what="Definitions of the tasks."),
-    Route(path="/about", json="/about.json", query=(), what="Version and licences."),
-    Route(path="/api", json="/api.json", query=(), what="This list."),
-)
 
 
 def _part(name: str) -> Part | None:

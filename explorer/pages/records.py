@@ -60,7 +60,7 @@ def _one_of(value: str | None, allowed: tuple[str, ...], name: str) -> str | Non
     return value or None
 
 
-def _window(db: Db, facets: Facets, before: int) -> tuple[list[int], int]:
+def _window(db: Db, facets: Facets, before: int, limit: int) -> tuple[list[int], int]:
     """The numbers of the records to look at, by the most selective index, and how many were asked for."""
     experiments = facets.kind == "experiment"
     given = [facets.author, facets.verdict, facets.outcome, facets.task or facets.hardware_class]
@@ -89,7 +89,7 @@ def _window(db: Db, facets: Facets, before: int) -> tuple[list[int], int]:
         name = "window_experiments"
         extra += 1 if extra else 0
     filtered = extra > (0 if facets.q else 1)
-    window = SCAN_MAX if filtered else PAGE_ROWS + 1
+    window = max(SCAN_MAX, limit) if filtered else limit + 1
     if facets.q and not params["q"]:
         return [], window
     return [row["seq"] for row in db.all(name, before=before, window=window, **params)], window
@@ -113,6 +113,49 @@ def _task_id(tasks: tuple[TaskBrief, ...], wanted: str | None) -> str | None:
     return next((task.cid for task in tasks if wanted in {task.name, task.cid}), wanted)
 
 
+def facets_of(db: Db, **asked: str | None) -> Facets:
+    """What is asked for, checked.
+
+    Raises:
+        UsageError: a value that no record can have.
+    """
+    author = asked.get("author") or None
+    if author and not show.is_node(author):
+        raise UsageError(detail="?author= must be a node's name, as in the address of its page.")
+    return Facets(
+        kind=_one_of(asked.get("kind"), (*KINDS, "all"), "kind") or "experiment",
+        author=author,
+        task=_task_id(task_briefs(db), asked.get("task")),
+        hardware_class=(asked.get("class") or "")[:TEXT_MAX] or None,
+        verdict=_one_of(asked.get("verdict"), show.VERDICTS, "verdict"),
+        outcome=_one_of(asked.get("outcome"), show.OUTCOMES, "outcome"),
+        q=" ".join((asked.get("q") or "").replace("\0", " ").split())[:TEXT_MAX] or None,
+    )
+
+
+def page_of(db: Db, facets: Facets, before: int, limit: int) -> tuple[tuple[RecordRow, ...], int | None, int]:
+    """``(rows, key of the next page, records looked at)``: at most ``limit`` rows, newest first."""
+    seqs, window = _window(db, facets, before, limit)
+    rows = rows_of(
+        db,
+        seqs,
+        limit + 1,
+        kind=None if facets.kind == "all" else facets.kind,
+        author=facets.author,
+        task=facets.task,
+        verdict=facets.verdict,
+        outcome=facets.outcome,
+        **{"class": facets.hardware_class},
+    )
+    older: int | None = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        older = rows[-1].seq
+    elif len(seqs) == window:
+        older = min(seqs)
+    return rows, older, len(seqs)
+
+
 def records(db: Db, **asked: str | None) -> RecordsPage:
     """Build one page of records.
 
@@ -121,48 +164,17 @@ def records(db: Db, **asked: str | None) -> RecordsPage:
     Raises:
         UsageError: a value that no record can have.
     """
-    kind = _one_of(asked.get("kind"), (*KINDS, "all"), "kind") or "experiment"
-    author = asked.get("author") or None
-    if author and not show.is_node(author):
-        raise UsageError(detail="?author= must be a node's name, as in the address of its page.")
-    at = frame(db)
-    tasks = task_briefs(db)
-    facets = Facets(
-        kind=kind,
-        author=author,
-        task=_task_id(tasks, asked.get("task")),
-        hardware_class=(asked.get("class") or "")[:TEXT_MAX] or None,
-        verdict=_one_of(asked.get("verdict"), show.VERDICTS, "verdict"),
-        outcome=_one_of(asked.get("outcome"), show.OUTCOMES, "outcome"),
-        q=" ".join((asked.get("q") or "").replace("\0", " ").split())[:TEXT_MAX] or None,
-    )
+    facets = facets_of(db, **asked)
     before = before_of(asked.get("before"))
-    seqs, window = _window(db, facets, before)
-    rows = rows_of(
-        db,
-        seqs,
-        PAGE_ROWS + 1,
-        kind=None if kind == "all" else kind,
-        author=facets.author,
-        task=facets.task,
-        verdict=facets.verdict,
-        outcome=facets.outcome,
-        **{"class": facets.hardware_class},
-    )
-    older: int | None = None
-    if len(rows) > PAGE_ROWS:
-        rows = rows[:PAGE_ROWS]
-        older = rows[-1].seq
-    elif len(seqs) == window:
-        older = min(seqs)
+    rows, older, scanned = page_of(db, facets, before, PAGE_ROWS)
     return RecordsPage(
-        frame=at,
+        frame=frame(db),
         facets=facets,
-        tasks=tasks,
+        tasks=task_briefs(db),
         kinds=KINDS,
         rows=rows,
         before=older,
         first=before == LAST,
-        scanned=len(seqs),
+        scanned=scanned,
         hit=_hit(db, facets.q),
     )
