@@ -24,7 +24,7 @@ def node(home: Path, answer: bytes | None) -> Iterator[list[Any]]:
     requests: list[Any] = []
     done = threading.Event()
     server = socket.socket(socket.AF_UNIX)
-    server.bind(str(home / control.SOCKET_NAME))
+    server.bind(str(home / "control.sock"))
     server.listen()
     server.settimeout(10)
 
@@ -66,7 +66,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 def test_a_socket_left_by_a_killed_node(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(tmp_path / control.SOCKET_NAME))
+        left.bind(str(tmp_path / "control.sock"))
     with pytest.raises(NodeUnreachable):
         control.call(tmp_path, "status")
 
