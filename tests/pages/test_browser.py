@@ -127,7 +127,25 @@ def test_the_keyboard_reaches_everything(browser: Browser, site: tuple[str, Path
     browser.wait("return location.search === '?q=beta2' && document.readyState === 'complete'")
     assert "beta2" in str(browser.js("return document.querySelector('#rows').textContent"))
     browser.keys("g", "v")
-    browser.wait("return location.pathname === '/verify'")
+    browser.wait("return location.pathname === '/verify' && document.readyState === 'complete'")
+    browser.keys("g", "d")
+    browser.wait("return location.pathname === '/dag' && document.readyState === 'complete'")
+    browser.keys("]")
+    browser.wait("return location.search.includes('before=') && document.readyState === 'complete'")
+    browser.keys("g", "m")
+    browser.wait("return location.pathname === '/mesh'")
+
+
+def test_a_row_of_the_graph_is_as_high_as_its_text(browser: Browser, site: tuple[str, Path]) -> None:
+    base, _ = site
+    browser.look(360)
+    browser.open(base + "/dag")
+    off = browser.js("""return [...document.querySelectorAll('td.graph')].map(td => {
+      const row = td.getBoundingClientRect(), line = td.firstElementChild.getBoundingClientRect();
+      return Math.abs(line.top - row.top) + Math.abs(line.bottom - row.bottom); })""")
+    assert isinstance(off, list)
+    assert len(off) > 50
+    assert max(float(one) for one in off) <= 2.5
 
 
 @pytest.mark.parametrize("width", [1280, 360])
@@ -141,7 +159,27 @@ def test_readable_in_both_colours_and_widths(
     best = str(browser.js("return document.querySelector('#cards a').getAttribute('href')"))
     back = str(browser.js("return getComputedStyle(document.body).backgroundColor"))
     assert (back == "rgb(18, 19, 15)") is dark
-    for path in ("/", best, "/records", "/verify", "/reputation", "/frontier", "/about", "/nothing"):
+    side = best.removeprefix("/record/")
+    paths = [
+        "/",
+        best,
+        "/records",
+        "/verify",
+        "/reputation",
+        "/frontier",
+        "/about",
+        "/nothing",
+        "/dag",
+        "/dag?view=spine",
+    ]
+    for path in [
+        *paths,
+        f"/dag?cid={side}",
+        f"/compare?a={side}&b={side}&c={side}",
+        "/mesh",
+        "/tasks",
+        "/api",
+    ]:
         browser.open(base + path)
         assert browser.js("return document.documentElement.scrollWidth <= innerWidth"), path
         assert browser.js(CONTRAST) == [], path
@@ -163,7 +201,18 @@ def test_the_policy_refuses_nothing_of_ours(browser: Browser, site: tuple[str, P
     base, _ = site
     browser.look(1280)
     browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
-    for path in ("/", "/records", "/verify", "/reputation", "/tasks", "/api"):
+    for path in (
+        "/",
+        "/records",
+        "/dag",
+        "/compare",
+        "/mesh",
+        "/verify",
+        "/reputation",
+        "/tasks",
+        "/api",
+        "/plot.svg",
+    ):
         browser.open(base + path)
         assert browser.js("return window.refused") == [], path
         entries = browser.js(
