@@ -182,8 +182,8 @@ def test_idle_changes_are_taken_back() -> None:
     assert settle(SPACE, BASELINE, {**BASELINE, "muon_lr": 1_000}) is None
     both = settle(SPACE, BASELINE, {**BASELINE, "muon_lr": 1_000, "opt": "muon"})
     assert both == {**BASELINE, "muon_lr": 1_000, "opt": "muon"}
-    assert settle(SPACE, BASELINE, {**BASELINE, "warmup": 500_000, "warmdown": 900_000, "lr": 4_000}) == {
-        **BASELINE, "warmdown": 900_000, "lr": 4_000,
+    assert settle(SPACE, BASELINE, {**BASELINE, "warmup": 500_000, "warmdown": 900_000, "lr": 5_000}) == {
+        **BASELINE, "warmdown": 900_000, "lr": 5_000,
     }  # fmt: skip
 
 
@@ -256,7 +256,7 @@ def test_the_bandit_learns_from_verified_gain_and_forgets() -> None:
 
 def test_a_result_within_the_noise_is_replicated_until_it_is_decided() -> None:
     base = trial(0, BASELINE, metric=2_000_000_000)
-    recipe = {**BASELINE, "lr": 4_000}
+    recipe = {**BASELINE, "lr": 5_000}
 
     def runs(gain: int, count: int, accepted: bool = True) -> list[Trial]:
         return [base] + [
@@ -296,7 +296,7 @@ def test_the_noise_threshold_is_that_of_the_frontier(runs: int, rivals: int, sig
 
 
 def test_of_equal_results_the_simplest_is_preferred() -> None:
-    plain, fancy = {**BASELINE, "lr": 4_000}, {**BASELINE, "lr": 4_000, "x0_skip": True, "wd": 0}
+    plain, fancy = {**BASELINE, "lr": 5_000}, {**BASELINE, "lr": 5_000, "x0_skip": True, "wd": 0}
     trials = [trial(1, fancy, metric=1_000), trial(2, plain, metric=1_005), trial(3, BASELINE, metric=2_000)]
     assert simplest(SPACE, BASELINE, trials, noise=10) == trials[1]
     assert simplest(SPACE, BASELINE, trials, noise=4) == trials[0]
