@@ -11,6 +11,7 @@ NODE_RE = re.compile(r"[a-z2-7]{52}")
 NBITS = 1_000_000_000  # nano-units in one unit of a metric
 TRUST = 1 << 20  # trust and ledger amounts are in 2^-20
 NONE = "–"
+VALUE_CHARS = 48  # of one recipe value inside a line
 MINUS = "−"
 _SCALES = ((10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
@@ -148,6 +149,7 @@ def changed(items: object, limit: int = 4) -> str:
     for item in items:
         if isinstance(item, list | tuple) and len(item) == 3:
             name = plain(str(item[0]), 40)
-            parts.append(f"{name} {recipe_value(name, item[1])} → {recipe_value(name, item[2])}")
+            before, after = (plain(recipe_value(name, value), VALUE_CHARS) for value in item[1:])
+            parts.append(f"{name} {before} → {after}")
     more = len(parts) - limit
     return ", ".join(parts[:limit]) + (f" and {more} more" if more > 0 else "")

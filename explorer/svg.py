@@ -249,6 +249,7 @@ def cell(place: Cell) -> str:
 
 
 OVERLAY_WIDTH, OVERLAY_HEIGHT = 760, 220
+LETTER = 13  # from one letter to the next
 
 
 class Curved(Protocol):
@@ -284,6 +285,18 @@ class Overlay:
     height: int = OVERLAY_HEIGHT
 
 
+def _apart(heights: list[float], lowest: float) -> list[float]:
+    """Heights of letters, given from the top down, moved so that none is on another and none below ``lowest``."""
+    out: list[float] = []
+    for y in heights:
+        out.append(max(y, out[-1] + LETTER) if out else y)
+    limit = lowest
+    for index in reversed(range(len(out))):
+        out[index] = min(out[index], limit)
+        limit = out[index] - LETTER
+    return out
+
+
 def overlay(sides: Sequence[Curved]) -> Overlay | None:
     """Lay out several loss curves over their steps; None if none has two points."""
     drawn = [(i, s.curve, max(1, s.steps)) for i, s in enumerate(sides) if len(s.curve) > 1]
@@ -298,15 +311,14 @@ def overlay(sides: Sequence[Curved]) -> Overlay | None:
     def at_y(value: float) -> float:
         return top + (high - value) / span * (bottom - top)
 
-    ends: list[float] = []
+    ordered = sorted(drawn, key=lambda one: -one[1][-1])
+    heights = _apart([at_y(values[-1]) for _, values, _ in ordered], bottom - 2)
     lines: list[OverlayLine] = []
-    for index, values, steps in sorted(drawn, key=lambda one: -one[1][-1]):
+    for (index, values, steps), y in zip(ordered, heights, strict=True):
         gap = (right - left) * steps / longest / (len(values) - 1)
         path = "M" + "L".join(f"{_n(left + i * gap)} {_n(at_y(v))}" for i, v in enumerate(values))
-        y = max(at_y(values[-1]), ends[-1] + 13 if ends else 0.0)  # letters below one another, never on top
-        ends.append(y)
         end = left + (len(values) - 1) * gap
-        lines.append(OverlayLine(index=index, path=path, x=_n(end + 5), y=_n(min(y, bottom + 16.0))))
+        lines.append(OverlayLine(index=index, path=path, x=_n(end + 5), y=_n(y)))
     found = ticks(low / 1e6, high / 1e6, 4)
     digits = _decimals(found)
     return Overlay(

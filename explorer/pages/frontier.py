@@ -77,7 +77,7 @@ def frontier(db: Db) -> FrontierPage:
                     sigmas_milli=gain * 1000 // task.sigma if gain is not None and task.sigma else None,
                     steps=last["step"] + 1,
                     round=last["round"],
-                    age_rounds=None if at.round is None else at.round - last["round"],
+                    age_rounds=None if at.round is None else max(0, at.round - last["round"]),
                     verdicts=last["verdicts"],
                     status=last["status"],
                     fetch=_fetch(task, found["class"]),

@@ -74,3 +74,15 @@ def test_a_record_leads_to_its_comparisons(client: Callable[[str], Client]) -> N
     best = ask.get(f"/record/{cid}.json").json()["experiment"]["best"]
     if best != base:
         assert f"/compare?a={best}&amp;b={cid}" in text
+
+
+def test_letters_never_cover_one_another() -> None:
+    from itertools import pairwise
+
+    from explorer.svg import LETTER, _apart
+
+    for heights in ([10.0], [190.0] * 4, [10.0, 12.0, 100.0, 194.0], [180.0, 185.0, 190.0, 195.0]):
+        got = _apart(heights, 194.0)
+        assert all(low - high >= LETTER for high, low in pairwise(got))
+        assert got[-1] <= 194.0
+    assert _apart([10.0, 50.0], 194.0) == [10.0, 50.0]
