@@ -150,6 +150,7 @@ def environment() -> Environment:
         "short",
         "plain",
         "plural",
+        "sentence",
         "xml",
     ):
         env.filters[name] = getattr(show, name)

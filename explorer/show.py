@@ -14,6 +14,8 @@ NONE = "–"
 VALUE_CHARS = 48  # of one recipe value inside a line
 MINUS = "−"
 _SCALES = ((10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+_OPTIONAL_S = re.compile(r"\b(\d{1,9})((?: [a-z]{1,20})? [a-z]{1,20})\(s\)")
+_ONE_OF_MANY = re.compile(r"(?<![\d.,])1 (block|epoch|experiment|node|record|round|run|segment|step)s\b")
 
 OUTCOMES = ("kept", "discarded", "crashed")
 VERDICTS = ("confirmed", "refuted", "inconclusive", "unverified")
@@ -95,6 +97,12 @@ def plain(text: str | None, limit: int = 300) -> str:
     kept = "".join(c for c in kept if unicodedata.category(c) not in {"Cf", "Cs", "Co"})
     kept = " ".join(kept.split())
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def sentence(text: str | None, limit: int = 300) -> str:
+    """As :func:`plain`, with the number of its nouns: 2 node(s) → 2 nodes, 1 segments → 1 segment."""
+    found = _OPTIONAL_S.sub(lambda m: f"{m[1]}{m[2]}{'' if m[1] == '1' else 's'}", plain(text, limit))
+    return _ONE_OF_MANY.sub(r"1 \1", found)
 
 
 def xml(text: str | None, limit: int = 300) -> str:

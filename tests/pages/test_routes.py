@@ -300,3 +300,16 @@ def test_the_command_that_fetches_a_row_is_safe_to_paste(client: Callable[[str],
     assert "borg frontier --task nano --class CPU_X86_64 --fetch DIR" in [row["fetch"] for row in rows]
     for row in client("hostile").get("/frontier.json").json()["rows"]:
         assert re.fullmatch(r"borg frontier --task b[a-z2-7]{58} --fetch DIR", row["fetch"])
+
+
+def test_sentences_count_in_words() -> None:
+    from explorer.show import sentence
+
+    assert sentence("2 drawn node(s) recomputed parts of it") == "2 drawn nodes recomputed parts of it"
+    assert sentence("0.0075 bpb over 1 run(s)") == "0.0075 bpb over 1 run"
+    assert (
+        sentence("32 blocks evaluated and 1 segments replayed")
+        == "32 blocks evaluated and 1 segment replayed"
+    )
+    assert sentence("31 segments, 0.1 segments") == "31 segments, 0.1 segments"
+    assert sentence("f(s) of <b>") == "f(s) of <b>"

@@ -1,0 +1,178 @@
+"""Fills both databases of a home directory by hand, row by row, for the page tests."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from spore_borg.records.canonical import encode
+from spore_borg.records.cid import Cid
+from spore_borg.records.keys import node_name as _node_name
+
+node_name = lru_cache(64)(_node_name)  # a hundred thousand records of a dozen nodes
+text_of = lru_cache(256)(Cid.__str__)
+LOG_DDL = """CREATE TABLE record(seq INTEGER PRIMARY KEY, cid BLOB UNIQUE, kind TEXT, author BLOB, aseq INTEGER,
+  epoch INTEGER, raw BLOB, received_ms INTEGER)"""
+SIGMA = 4_500_000  # 0.0045 bpb
+ONE = 1 << 20
+START_MS = 1_760_000_000_000
+BASE_RECIPE: dict[str, object] = {
+    "depth": 4, "width": 64, "heads": 4, "seq_len": 64, "batch_tokens": 1024, "optimizer": "adamw",
+    "lr_e6": 3000, "lr_embed_e6": 3000, "beta1_e6": 900000, "beta2_e6": 950000, "weight_decay_e6": 0,
+    "warmup_pct": 2, "warmdown_pct": 20, "tied": True, "embed_norm": False, "init_zero_proj": False,
+    "activation": "gelu", "grad_clip_e6": 1000000, "dropout_e6": 0, "rope_base": 10000,
+}  # fmt: skip
+
+
+@dataclass
+class Maker:
+    """Fills both databases of one home directory."""
+
+    home: Path
+    rng: random.Random
+    views: sqlite3.Connection = field(init=False)
+    log: sqlite3.Connection = field(init=False)
+    seq: int = 0
+    next_aseq: dict[str, int] = field(default_factory=dict)
+    mesh: Cid | None = None
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.views = sqlite3.connect(self.home / "views.sqlite", isolation_level=None)
+        self.log = sqlite3.connect(self.home / "log.sqlite", isolation_level=None)
+        for db in (self.views, self.log):
+            db.execute(
+                "PRAGMA journal_mode=OFF"
+            )  # WAL only when it is filled: one huge transaction is slow there
+            db.execute("PRAGMA synchronous=OFF")
+            db.execute("PRAGMA cache_size=-262144")
+        self.views.executescript(
+            resources.files("spore_borg.store").joinpath("schema.sql").read_text("utf-8")
+        )
+        self.log.execute(LOG_DDL)
+        self.views.execute("BEGIN")
+        self.log.execute("BEGIN")
+
+    def insert(self, table: str, **row: object) -> None:
+        """One row of the views."""
+        marks = ",".join("?" * len(row))
+        self.views.execute(f"INSERT INTO {table}({','.join(row)}) VALUES({marks})", list(row.values()))
+
+    def meta(self, **values: object) -> None:
+        """Keys of the meta table."""
+        for key, value in values.items():
+            self.views.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, str(value)))
+
+    def commit(self) -> Path:
+        """Write everything and close."""
+        self.views.execute("COMMIT")
+        self.log.execute("COMMIT")
+        for db in (self.views, self.log):
+            db.execute("PRAGMA journal_mode=WAL")
+            db.close()
+        return self.home
+
+    def record(
+        self,
+        kind: str,
+        author: bytes,
+        epoch: int,
+        body: dict[str, object],
+        *,
+        title: str,
+        target: Cid | None = None,
+        round_: int | None = None,
+    ) -> Cid:
+        """One signed record in both databases."""
+        name = node_name(author)
+        aseq = self.next_aseq.get(name, 0)
+        self.next_aseq[name] = aseq + 1
+        envelope = {
+            "v": 1, "kind": kind, "mesh": self.mesh, "author": author, "seq": aseq, "prev": None, "epoch": epoch,
+            "parents": [] if target is None else [target], "body": body, "sig": self.rng.randbytes(64),
+        }  # fmt: skip
+        raw = encode(envelope)
+        cid = Cid.of(raw)
+        self.seq += 1
+        self.insert(
+            "record", seq=self.seq, cid=text_of(cid), kind=kind, author=name, aseq=aseq, epoch=epoch, round=round_,
+            target=None if target is None else text_of(target), title=title, size_bytes=len(raw),
+        )  # fmt: skip
+        self.log.execute(
+            "INSERT INTO record VALUES(?,?,?,?,?,?,?,?)",
+            (self.seq, bytes(cid), kind, author, aseq, epoch, raw, START_MS + epoch * 20_000),
+        )
+        return cid
+
+    def genesis(self, author: bytes, name: str) -> Cid:
+        """The mesh."""
+        body: dict[str, object] = {"name": name, "roots": [author], "time_ms": START_MS, "epoch_ms": 20_000,
+                                   "nonce": self.rng.randbytes(16), "params": {}}  # fmt: skip
+        self.mesh = self.record("genesis", author, 0, body, title=f"mesh {name}", round_=0)
+        return self.mesh
+
+    def node(self, author: bytes, hardware_class: str, trust: int, **more: object) -> None:
+        """One node."""
+        row: dict[str, object] = dict(
+            name=node_name(author), display=None, fingerprint=self.rng.randbytes(32).hex(), device="test device",
+            role="research", root=0, score=trust + ONE, frauds=0, trust=trust, influence_ppm=0, banned=0,
+            banned_cause=None, records=1, experiments=0, attestations=0, last_epoch=0, last_round=None, digest=None,
+            digest_round=None, profile=None,
+        )  # fmt: skip
+        row["class"] = hardware_class
+        self.insert("node", **(row | more))
+
+    def task(self, author: bytes, name: str, budget: int) -> Cid:
+        """One task."""
+        data = Cid.of(self.rng.randbytes(32), 0x55)
+        body: dict[str, object] = {
+            "name": name,
+            "metric": "val_bpb",
+            "direction": "min",
+            "data": data,
+            "blocks": 64,
+        }
+        cid = self.record("task", author, 0, body, title=name, round_=1)
+        shown = {"name": name, "metric": "val_bpb", "direction": "min", "baseline": BASE_RECIPE}
+        self.insert(
+            "task", cid=text_of(cid), name=name, metric="val_bpb", direction="min",
+            unit="nano-bits per byte", sigma=SIGMA,
+            gain_min=10_000_000, budget_flops=budget, segments=10, blocks=64, val_bytes=98_304, data=text_of(data),
+            evaluator=self.rng.randbytes(32).hex(), author=node_name(author), body=json.dumps(shown),
+        )  # fmt: skip
+        return cid
+
+    def experiment(self, author: bytes, epoch: int, task: Cid, hardware_class: str, **given: object) -> Cid:
+        """One experiment with its row; ``given`` overrides columns."""
+        title = str(given.pop("title", "baseline"))
+        stage = given.get("stage", "settled")
+        curve = given.pop("curve", CURVE)
+        body: dict[str, object] = {"task": task, "why": str(given.get("why", "")), "recipe": {}, "steps": 780}
+        ack = epoch + 1 if stage != "received" else None
+        cid = self.record("experiment", author, epoch, body, title=title, target=task, round_=ack)
+        row: dict[str, object] = dict(
+            seq=self.seq, cid=text_of(cid), task=text_of(task), author=node_name(author),
+            epoch=epoch, base=None, base2=None,
+            depth=0, operator="baseline", why="", recipe=RECIPE_TEXT, recipe_digest=cid.digest.hex(), changed="[]",
+            seed="5eed" * 16, metric=2_271_543_210, gain=None, steps=780, flops=400_000_000_000, cpu_ms=19_400,
+            params_count=236_544, weights=str(Cid.of(cid, 0x55)), fingerprint="f1" * 32, curve=curve, outcome="kept",
+            verdict="unverified", stage="settled", reason="It waits for evidence.", round_ack=ack, round_settled=None,
+            settled=0, frontier=0, frontier_why="No verdict yet.", error=None,
+        )  # fmt: skip
+        row["class"] = hardware_class
+        row |= given
+        self.insert("experiment", **row)
+        self.views.execute(
+            "INSERT INTO search(rowid, title, why, changed, author, cid) VALUES(?,?,?,?,?,?)",
+            (self.seq, title, row["why"], row["changed"], row["author"], text_of(cid)),
+        )
+        return cid
+
+
+RECIPE_TEXT = json.dumps(BASE_RECIPE)
+CURVE = json.dumps([int(6_900_000 * 0.88**i + 3_900_000) for i in range(32)])
