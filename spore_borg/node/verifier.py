@@ -32,7 +32,7 @@ from spore_borg.views.verdicts import Claim
 
 Fetch = Callable[[Cid], Awaitable[Path]]
 
-PROBE_TIMEOUT_S = 600.0  # of one evaluation or replay; a run that is silent for longer is given up
+PROBE_TIMEOUT_S = 600.0  # of one evaluation or replay, at most; a run that is silent for longer is given up
 UNDER_WAY_MAX = 6  # duties at once; most of them wait for a blob or for the worker
 RETRY_S = 20.0  # a duty that failed is tried again after this long
 TRIES_MAX = (
@@ -261,7 +261,8 @@ class Verifier:
     async def _call(self, op: str, params: dict[str, Any], unusable: dict[str, Any] | None) -> dict[str, Any]:
         """Ask the worker; what an author published and the harness cannot use is ``unusable``, which fits no claim."""
         try:
-            return await self.worker.call(op, params, timeout_s=PROBE_TIMEOUT_S)
+            limit_s = min(PROBE_TIMEOUT_S, 2.0 * int(params["task"].get("cpu_s_max", PROBE_TIMEOUT_S)))
+            return await self.worker.call(op, params, timeout_s=limit_s)
         except WorkerRefused as error:
             if unusable is None or error.fields.get("kind") not in ("data", "recipe", "crashed"):
                 raise

@@ -87,8 +87,9 @@ class Mesh:
             self.desks[name] = desk
             kind = kinds.get(name, Verifier)
             self.verifiers[name] = kind(
-                cast(Hub, desk), self.workers[letter], self.fetch(blobs), lambda _: None
-            )
+                cast(Hub, desk), self.workers[letter], self.fetch(blobs), lambda _: None,
+                harness=harness.harness_digest(),
+            )  # fmt: skip
 
     def fetch(self, blobs: Blobs) -> Callable[[Cid], Any]:
         async def bring(cid: Cid) -> Path:
@@ -126,7 +127,7 @@ class Mesh:
             "train",
             {
                 "task": task_spec(task), "recipe": recipe_of(recipe), "seed": seed, "out_dir": str(self.room / "run"),
-                "data_path": str(await self.verifiers[name].fetch(task.data)),
+                "data_path": str(await self.verifiers[name]._fetch(task.data)),
             },
         )  # fmt: skip
         octets, blobs = bytes.fromhex, self.desks[name].blobs
