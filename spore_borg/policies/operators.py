@@ -13,6 +13,7 @@ from math import exp, floor, isqrt, log10
 from typing import Any, Protocol, TypeVar
 
 from spore_borg.records.cid import Cid
+from spore_borg.views.frontier import show as decimal
 
 Value = int | bool | str
 Recipe = dict[str, Value]
@@ -347,7 +348,9 @@ def replicate(
     if not found:
         return None
     loss, _, trial, count, now = min(found, key=lambda item: item[:2])
-    why = f"one more seed of {str(trial.cid)[-8:]}: its gain of {-loss} over {count} run(s) is within the noise ({now})"
+    runs_said = "1 run" if count == 1 else f"{count} runs"
+    gained, limit = decimal(-loss), decimal(now)
+    why = f"one more seed of {str(trial.cid)[-8:]}: its gain of {gained} over {runs_said} is within the noise, {limit}"
     bases = () if trial.base is None else (trial.base,)
     return Proposal(dict(trial.recipe), bases, "replicate", one_line(why))
 
