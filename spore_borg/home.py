@@ -63,7 +63,7 @@ class Home:
 
     @property
     def work(self) -> Path:
-        """Directory of experiments under way; may be emptied while no node runs."""
+        """Experiments under way, and the secrets and evidence of claims that have no verdict yet: keep it."""
         return self.path / "work"
 
     @property
