@@ -1,0 +1,1 @@
+"""A face for agents comes here. Nothing is here yet."""
