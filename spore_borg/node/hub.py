@@ -51,6 +51,7 @@ class Hub:
         self.home, self.key, self.me, self.mesh = home, key, key.public, mesh
         self.log = Log(home.log)
         self.blobs = Blobs(home.blobs)
+        self.blobs.sweep()  # the lock is ours: what lies about, a killed node has left
         self.tables = Tables(home.views)
         self._tables_lock = trio.Lock()  # the file is opened anew when somebody has deleted it
         self._behind_told_s = float("-inf")

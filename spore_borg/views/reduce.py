@@ -18,7 +18,7 @@ from spore_borg.records.bodies import Experiment, Invite, Join, Task
 from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
-from spore_borg.records.keys import verify
+from spore_borg.records.keys import usable, verify
 from spore_borg.views import draw, resume, verdicts
 from spore_borg.views.dag import Dag, Reach
 from spore_borg.views.frontier import Frontier
@@ -227,8 +227,10 @@ class View:
             return
         terms: Invite = invite.body
         message = invitation_message(self.genesis.cid, record.author)
-        if self.invite_uses[cid] >= terms.uses or not verify(terms.key, message, proof):
+        if self.invite_uses[cid] >= terms.uses:
             return
+        if not usable(terms.key) or not verify(terms.key, message, proof):
+            return  # as for authors: keys on which libraries differ are no keys
         self.invite_uses[cid] += 1
         amount = terms.endowment
         if invite.author not in self.ledger.roots:
