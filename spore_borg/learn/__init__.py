@@ -1,1 +1,1 @@
-"""The learning floor: absorption, merging and inference come here. Nothing is here yet."""
+"""Absorption: any model becomes a spiking shard of one growing state. docs/internals/absorption.md says how."""
