@@ -77,3 +77,21 @@ CREATE INDEX IF NOT EXISTS queue_priority ON queue(priority DESC, claim);
 CREATE TABLE IF NOT EXISTS live (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- live: what this process does now, not a fold: keys run (JSON: task, recipe change, step, steps, loss, eta_s),
 --       verify (JSON), peers (JSON list), events (JSON list of the last 50), node (JSON: pid, address, explorer, mode)
+CREATE TABLE IF NOT EXISTS failure (  -- crashed runs whose errors say the same: spore_borg/views/failures.py
+  signature TEXT PRIMARY KEY, text TEXT NOT NULL, example TEXT NOT NULL,  -- normalised; the newest run's own words
+  runs INTEGER NOT NULL, authors INTEGER NOT NULL, classes TEXT NOT NULL,  -- JSON [[class, runs], …]
+  tasks TEXT NOT NULL, fields TEXT NOT NULL,  -- JSON [cid, …]; JSON [[field, runs that changed it, [values]], …]
+  flops INTEGER NOT NULL, first_epoch INTEGER NOT NULL, last_epoch INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+  last_cid TEXT NOT NULL, fixed_by TEXT, fixed_runs INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS failure_recent ON failure(last_seq);
+CREATE INDEX IF NOT EXISTS failure_most ON failure(runs DESC, signature);
+CREATE TABLE IF NOT EXISTS failure_run (
+  signature TEXT NOT NULL, seq INTEGER NOT NULL, cid TEXT NOT NULL, fixed_by TEXT,
+  PRIMARY KEY (signature, seq)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS failure_run_cid ON failure_run(cid);
+CREATE TABLE IF NOT EXISTS failure_word (  -- words of signatures, for search
+  word TEXT NOT NULL, signature TEXT NOT NULL, PRIMARY KEY (word, signature)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS health (  -- Ψ and its parts at settled rounds: spore_borg/views/health.py
+  round INTEGER NOT NULL, part TEXT NOT NULL, -- psi, verified, synchrony, diversity, learning
+  value INTEGER, a INTEGER NOT NULL, b INTEGER NOT NULL,  -- ppm, NULL: nothing to measure yet; what it is made of
+  PRIMARY KEY (round, part)) WITHOUT ROWID;

@@ -13,7 +13,7 @@ from typing import Any
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import node_name
-from spore_borg.views import verdicts
+from spore_borg.views import failures, health, verdicts
 from spore_borg.views.frontier import Frontier, Step, show
 from spore_borg.views.reduce import View
 from spore_borg.views.reputation import influence
@@ -55,6 +55,8 @@ def tables(view: View, seq: Mapping[Cid, int], me: bytes) -> dict[str, list[Row]
             for r in view.rounds
         ],
         "queue": [_queue(view, claim) for claim in view.pending],
+        "health": health.tables(view),
+        **failures.tables(view, seq),
     }  # fmt: skip
 
 
