@@ -24,7 +24,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from explorer import export, openapi, pages, render, show
+from explorer import export, openapi, pages, parquet, render, show
 from explorer.db import Db
 from explorer.live import TOPICS, Hub
 from explorer.pages.body import raw_of
@@ -38,6 +38,7 @@ CACHE_BODY_MAX = 1 << 20
 GZIP_FROM_BYTES = 500
 URL_CHARS_MAX = 2_000
 HOST_RE = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
+DATA_ENDINGS = (".json", ".cbor", "/events", *(f".{ext}" for ext in export.MEDIA))
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
@@ -58,6 +59,7 @@ PROBLEM_STATUS: tuple[tuple[type[BorgError], int, str], ...] = (
     (NotFound, 404, "Not found"),
     (UsageError, 400, "This address asks for something that cannot be"),
     (IntegrityError, 503, "The views cannot be read"),
+    (parquet.NoParquet, 501, "This form is not installed here"),
 )
 
 
@@ -148,7 +150,7 @@ def origin_of(request: Request) -> str:
 def wants_json(request: Request) -> bool:
     """Whether an error should be JSON: the address or the Accept header says so."""
     accept = request.headers.get("accept", "")
-    return request.url.path.endswith(".json") or ("json" in accept and "html" not in accept)
+    return request.url.path.endswith(DATA_ENDINGS) or ("json" in accept and "html" not in accept)
 
 
 def problem(request: Request, status: int, title: str, detail: str) -> Response:
@@ -226,7 +228,7 @@ class Explorer:
         return [Route(given.json, endpoint(True)), Route(given.path, endpoint(False))]
 
     def table(self, name: str, ext: str) -> Callable[[Request], object]:
-        """A whole table as CSV or NDJSON, sent while it is read."""
+        """A whole table as CSV, NDJSON or Parquet, sent while it is read."""
 
         async def handle(request: Request) -> Response:
             asked = {param: request.query_params.get(param) for param in export.TABLES[name].query}

@@ -13,11 +13,16 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
+from explorer.export_queries import EXPORT_QUERIES
 from explorer.queries import LOG_QUERIES, QUERIES
 from spore_borg.errors import IntegrityError
 
+SQL = QUERIES | EXPORT_QUERIES
 BUSY_TIMEOUT_S = 2.0  # readers of a WAL database never wait; this is for one copied in another journal mode
 MMAP_BYTES = 256 << 20
+# What a public mirror shows of the process that runs beside it: the experiment and the verification at work. Never its
+# peers (addresses of others), its own address and process, or its ticket.
+PUBLIC_LIVE = frozenset(("run", "verify"))
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -58,12 +63,16 @@ def _empty() -> sqlite3.Connection:
 class Db:
     """One reader's view of a home directory. Not for use by two threads at once.
 
+    Args:
+        home: the directory. public: of the table ``live``, only what strangers may see.
+        snapshot_only: nothing of the table ``live``: for what is not looked at while it happens.
     Raises:
         IntegrityError: a file is there but is not a database, or lacks a table of this version.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, public: bool = False, snapshot_only: bool = False) -> None:
         self.home = home
+        self._live = frozenset[str]() if snapshot_only else PUBLIC_LIVE if public else None
         self.fresh = not (home / "views.sqlite").exists()  # no node has written views here yet
         self._views = _empty() if self.fresh else self._open(home / "views.sqlite")
         self._log: sqlite3.Connection | None = None
@@ -90,7 +99,7 @@ class Db:
     def all(self, name: str, /, **params: object) -> list[sqlite3.Row]:
         """Every row of a named query of :mod:`explorer.queries`."""
         try:
-            return self._views.execute(QUERIES[name], params).fetchall()
+            found = self._views.execute(SQL[name], params).fetchall()
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
                 raise
@@ -99,6 +108,9 @@ class Db:
                 detail=f"{error} (query {name})",
                 hint="It may come from another version: stop the node and run `borg rebuild`.",
             ) from error
+        if name == "live" and self._live is not None:
+            return [row for row in found if row["key"] in self._live]
+        return found
 
     def one(self, name: str, /, **params: object) -> sqlite3.Row | None:
         """The first row of a named query, or None."""

@@ -1,4 +1,4 @@
-"""Whole tables as CSV or NDJSON, read and sent a piece at a time.
+"""Whole tables as CSV, NDJSON or Parquet, read and sent a piece at a time.
 
 Each piece is one short read of the views, so that an export of any length neither fills memory nor keeps the node from
 tidying up its log. A record that arrives meanwhile is newer than what was sent and does not appear twice.
@@ -15,8 +15,9 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from explorer import show
+from explorer import export_rows, parquet, show
 from explorer.db import Db
+from explorer.export_rows import FrontierStep, RoundRow, Run
 from explorer.pages import frontier as frontier_page
 from explorer.pages import verify as verify_page
 from explorer.pages.common import (
@@ -29,7 +30,7 @@ from explorer.pages.common import (
 from explorer.pages.dag import lanes_rows
 from explorer.pages.frontier import Best
 from explorer.pages.mesh import Known, known
-from explorer.pages.record import Entry
+from explorer.pages.record import Attested, Entry
 from explorer.pages.records import facets_of, page_of
 from explorer.pages.reputation import Standing, ledger_of, standing
 from explorer.pages.verify import Waiting
@@ -37,7 +38,7 @@ from explorer.values import RecordRow, Who, to_plain
 from spore_borg.errors import UsageError
 
 PIECE_ROWS = 500
-MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
+MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson", "parquet": parquet.MEDIA}
 Asked = Mapping[str, str | None]
 Piece = tuple[tuple[object, ...], str | None]
 
@@ -110,6 +111,10 @@ def _mesh(db: Db, _asked: Asked, key: str | None) -> Piece:
     return known(db, frame(db), rows), last
 
 
+def _simple(read: Callable[[Db, str | None, int], Piece]) -> Callable[[Db, Asked, str | None], Piece]:
+    return lambda db, _asked, key: read(db, key, PIECE_ROWS)
+
+
 TABLES: dict[str, Table] = {
     "records": Table(RecordRow, ("kind", "author", "task", "class", "outcome", "verdict", "q"), _records),
     "dag": Table(Edge, (), _dag),
@@ -118,6 +123,10 @@ TABLES: dict[str, Table] = {
     "reputation": Table(Standing, (), _reputation),
     "ledger": Table(Entry, ("node",), _ledger),
     "mesh": Table(Known, (), _mesh),
+    "experiments": Table(Run, (), _simple(export_rows.runs)),
+    "steps": Table(FrontierStep, (), _simple(export_rows.steps)),
+    "evidence": Table(Attested, (), _simple(export_rows.evidence)),
+    "rounds": Table(RoundRow, (), _simple(export_rows.rounds)),
     "tasks": Table(TaskBrief, (), lambda db, _asked, _key: (task_briefs(db), None)),
 }
 
@@ -171,23 +180,44 @@ def _ndjson(rows: tuple[object, ...]) -> bytes:
     return "".join(out).encode("utf-8", "replace")
 
 
-def stream(home: Path, name: str, ext: str, asked: Asked) -> Generator[bytes, None, None]:
-    """A table, piece by piece.
+def pieces(home: Path, name: str, asked: Asked, *, public: bool = False) -> Generator[tuple[object, ...]]:
+    """The rows of a table, some at a time, each read short and of its own.
 
     Args:
-        name: of :data:`TABLES`. ext: ``csv`` or ``ndjson``. asked: the table's query parameters.
+        name: of :data:`TABLES`. asked: the table's query parameters. public: as for :class:`Db`.
     Raises:
         UsageError: a parameter that cannot be (before the first piece).
     """
     table = TABLES[name]
-    db = Db(home)
+    db = Db(home, public=public)
     try:
         key: str | None = None
         first = True
         while first or key is not None:
             with db.snapshot():
                 rows, key = table.piece(db, asked, key)
-            yield _csv(table, rows, first) if ext == "csv" else _ndjson(rows)
+            yield rows
             first = False
     finally:
         db.close()
+
+
+def stream(
+    home: Path, name: str, ext: str, asked: Asked, *, public: bool = False
+) -> Generator[bytes, None, None]:
+    """A table in one form, piece by piece.
+
+    Args:
+        ext: ``csv``, ``ndjson`` or ``parquet``. The others: as for :func:`pieces`.
+    Raises:
+        UsageError: a parameter that cannot be. NoParquet: pyarrow is not installed. Both before the first piece.
+    """
+    rows = pieces(home, name, asked, public=public)
+    try:
+        if ext == "parquet":
+            yield from parquet.encode(TABLES[name].row, rows)
+            return
+        for number, part in enumerate(rows):
+            yield _csv(TABLES[name], part, number == 0) if ext == "csv" else _ndjson(part)
+    finally:
+        rows.close()
