@@ -32,8 +32,11 @@ BLOB_SIZE_BYTES_MAX = 2 << 30  # one blob
 BLOB_INFLIGHT_MAX = 4  # chunk requests under way per peer
 BLOB_SERVE_BYTES_PER_S = 64 << 20  # what one peer may pull
 
-BLOCKS_MAX = 256  # validation blocks of a task
+BLOCKS_MAX = 512  # validation blocks of a task
 SEGMENTS_MAX = 32  # replay segments of a task
 CURVE_POINTS_MAX = 64
+SOURCES_MAX = 32  # files of one absorbed model
+STATE_MEMBERS_MAX = 64  # absorbed models of one modality in the state
+REMEASURES_MAX = 8  # times one absorption may be measured again because the state had moved
 REANNOUNCEMENTS_MAX = 16  # times one experiment may be announced again
 VIEWERS_MAX = 256  # explorer live streams

@@ -87,6 +87,23 @@ def _experiments() -> st.SearchStrategy[bodies.Experiment]:
     )
 
 
+_FILES = ("config.json", "model.onnx", "onnx/model.onnx", "vocab.txt")
+
+
+def _absorptions(kind: type[bodies.Absorption], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    names = st.lists(st.sampled_from(_FILES), min_size=1, max_size=4, unique=True).map(sorted)
+    sources = names.flatmap(lambda chosen: st.tuples(*(st.tuples(st.just(name), cids()) for name in chosen)))
+    links = st.lists(cids(), max_size=6, unique=True).map(lambda found: tuple(sorted(found)))
+    return st.builds(
+        kind, task=cids(), sources=sources, origin=words(300), licence=words(200), name=words(200),
+        head=st.sampled_from(bodies.HEADS), modality=st.sampled_from(bodies.MODALITIES), rule=words(64),
+        steps=numbers(1, bodies.TIME_STEPS_MAX), state=links, operator=words(32), why=words(280), family=words(64),
+        fingerprint=octets(32), outcome=st.sampled_from(("kept", "discarded")), metric=numbers(),
+        loss_root=octets(32), loss_sum=numbers(), state_root=octets(32), weights=cids(), params=octets(32),
+        params_count=numbers(), layers=numbers(), sparsity_ppm=numbers(0, 1_000_000), cpu_ms=numbers(), **more,
+    )  # fmt: skip
+
+
 BODIES: dict[str, st.SearchStrategy[Any]] = {
     "genesis": st.builds(
         bodies.Genesis, name=words(64), roots=rows(octets(32), 16, 1), time_ms=numbers(),
@@ -113,6 +130,9 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
     ),
     "intent": st.builds(bodies.Intent, task=cids(), recipe=octets(32), until=numbers()),
     "experiment": _experiments(),
+    "absorption": _absorptions(bodies.Absorption),
+    "refinement": _absorptions(bodies.Refinement, base=cids()),
+    "retract": st.builds(bodies.Retract, target=cids(), why=words(280)),
     "announce": st.builds(bodies.Announce, target=cids()),
     "attest_commit": st.builds(
         bodies.AttestCommit, target=cids(), digest=octets(32),

@@ -60,9 +60,7 @@ def fetch(path: Path, target: Path, *, task: str | None, hardware: str | None) -
     target.mkdir(parents=True, exist_ok=True)
     for name, cid in ((WEIGHTS, claim.body.weights), (DATA, claim.task.data)):
         shutil.copyfile(_blob(home, cid), target / name)
-    (target / RECIPE).write_text(
-        json.dumps(claim.body.recipe, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    (target / RECIPE).write_text(json.dumps(claim.recipe, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     _write_records(target / RECORDS, view.dag.records)
     about = {
         "format": 1, "experiment": str(claim.target.cid), "mesh": str(view.genesis.cid) if view.genesis else "",
@@ -198,7 +196,7 @@ def _lineage(view: View, experiment: Cid) -> bool:
 
 
 def _check_files(directory: Path, claim: Claim, recipe: Any, note: Any) -> None:
-    note("recipe", recipe == claim.body.recipe, "recipe.json is the recipe that was signed")
+    note("recipe", recipe == claim.recipe, "recipe.json is the recipe that was signed")
     for name, cid, what in (
         (WEIGHTS, claim.body.weights, "the weights are those that were signed"),
         (DATA, claim.task.data, "the data are those of the task"),
@@ -209,7 +207,7 @@ def _check_files(directory: Path, claim: Claim, recipe: Any, note: Any) -> None:
 
 def _check_weights(directory: Path, claim: Claim, note: Any) -> None:
     job = {
-        "task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(directory / DATA),
+        "task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(directory / DATA),
         "weights_path": str(directory / WEIGHTS), "blocks": list(range(claim.task.blocks)),
     }  # fmt: skip
     try:

@@ -52,12 +52,13 @@ def _shrink(hub: Hub, budget_bytes: int) -> None:
     if usage <= budget_bytes:
         return
     view = hub.view
-    steps = {
+    kept = {
         s.cid for pool in (view.frontiers, view.solo) for frontier in pool.values() for s in frontier.steps
     }
+    kept |= {*view.bank.members(), *view.bank_solo.members()}  # the state is what the mesh answers with
     old = [
         claim for claim in view.claims.values()
-        if claim.verdict is not None and claim.target.cid not in steps and claim.body.weights is not None
+        if claim.verdict is not None and claim.target.cid not in kept and claim.body.weights is not None
     ]  # fmt: skip
     for claim in sorted(old, key=lambda claim: claim.round_settled or 0):
         if usage <= budget_bytes:

@@ -32,6 +32,7 @@ from spore_borg.records.cid import Cid
 from spore_borg.records.keys import node_name
 from spore_borg.runner.client import Worker
 from spore_borg.views.reduce import View
+from spore_borg.views.terms import takes_absorptions
 from workspace.tasks import spec
 
 LOG_BYTES_MAX = 4 << 20
@@ -241,7 +242,11 @@ class Node:
         hub = self.hub
         if hub.view.genesis is not None and hub.me in hub.view.genesis.body.roots:
             name = wanted or self.config.task
-            names = {record.body.name for record in hub.records if record.kind == "task"}
+            names = {
+                record.body.name
+                for record in hub.records
+                if record.kind == "task" and not takes_absorptions(record.body)
+            }
             if not names or (wanted is not None and wanted not in names):
                 await self._publish_task(worker, name, harness)
                 wanted = name
@@ -348,6 +353,7 @@ def maker_of(family: str, judge: Worker, second: Worker) -> Worker:
 
 
 def _choose(view: View, name: str | None) -> Cid | None:
-    """The acknowledged task of this name, else the first one of the mesh."""
-    tasks = sorted(view.tasks, key=lambda cid: (view.ack.get(cid, 0), cid))
+    """The acknowledged task of this name, else the first one of the mesh; none that takes absorptions."""
+    research = [cid for cid, task in view.tasks.items() if not takes_absorptions(task)]
+    tasks = sorted(research, key=lambda cid: (view.ack.get(cid, 0), cid))
     return next((cid for cid in tasks if name in (None, view.tasks[cid].name)), None)

@@ -197,7 +197,7 @@ class Verifier:
         """Do what a probe asks for: evaluate blocks of the published weights, replay segments."""
         segments = []
         async with self._blob(claim.task.data) as data:
-            common = {"task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data)}
+            common = {"task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(data)}
             params, losses, cpu_ms = (
                 await self._evaluate(claim, probe, common) if probe.blocks else (None, (), 0)
             )
@@ -334,7 +334,7 @@ class Verifier:
         state = claim.body.states[segment - 1] if segment else None
         async with self._blob(claim.task.data) as data, self._blob(state, keep=self._mine(claim)) as path:
             job = {
-                "task": task_spec(claim.task), "recipe": claim.body.recipe, "data_path": str(data),
+                "task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(data),
                 "segment": segment, "seed": self._seed(claim), "state_path": None if path is None else str(path),
                 **extra,
             }  # fmt: skip
@@ -347,7 +347,7 @@ class Verifier:
         given = {} if claim.states is None else {step: (a, b) for step, a, b in claim.states.body.states}
         start = claim.body.states[segment - 1] if segment else None
         common = {
-            "task": task_spec(claim.task), "recipe": claim.body.recipe, "segment": segment,
+            "task": task_spec(claim.task), "recipe": claim.recipe, "segment": segment,
             "seed": self._seed(claim),
         }  # fmt: skip
         steps, cpu_ms, unusable = [], 0, {"before": ZERO.hex(), "after": None, "ppm": STEP_PPM_MAX}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spore_borg.limits import REANNOUNCEMENTS_MAX
+from spore_borg.records.bodies import Absorption
 from spore_borg.records.cid import Cid
 from spore_borg.views import evidence as ev
 from spore_borg.views import verdicts
@@ -115,6 +116,8 @@ def _again(view: View, claim: Claim, me: bytes) -> bool:
 
 
 def matters(view: View, claim: Claim) -> bool:
-    """Whether a solo result is worth verifying now: it is a step of the solo frontier, or the mesh has none."""
+    """Whether a solo result is worth verifying now: a step of the solo frontier, or a member of the solo state."""
+    if isinstance(claim.body, Absorption):
+        return claim.target.cid in view.bank_solo.members()
     frontier = view.solo.get((claim.target.body.task, claim.body.family))
     return frontier is not None and any(step.cid == claim.target.cid for step in frontier.steps)

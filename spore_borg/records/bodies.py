@@ -8,9 +8,10 @@ Spec: spec/11-kinds.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
-from spore_borg.limits import BLOCKS_MAX, CURVE_POINTS_MAX, SEGMENTS_MAX
+from spore_borg.limits import BLOCKS_MAX, CURVE_POINTS_MAX, SEGMENTS_MAX, SOURCES_MAX, STATE_MEMBERS_MAX
 from spore_borg.records import shapes as s
 from spore_borg.records.cid import Cid
 from spore_borg.records.merkle import LOSS_MAX
@@ -22,6 +23,9 @@ TRACE_STATES_MAX = 1_024  # states of one segment in a trace: 35 KiB of digests
 JURY_STEPS_MAX = 8  # steps of one segment that a jury recomputes
 STEP_PPM_MAX = 1_000_000_000  # a relative error that counts as infinite
 OUTCOMES = ("kept", "discarded", "crashed")
+HEADS = ("causal_lm", "masked_lm", "embedder", "classifier", "sequence_tagger", "forecaster", "unknown")
+MODALITIES = ("text", "smiles", "image", "audio", "bytes")
+TIME_STEPS_MAX = 32  # time steps T of a spike code
 
 
 def f(shape: s.Shape) -> Any:
@@ -201,6 +205,93 @@ class Experiment(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Absorption(Body):
+    """A model converted into a spiking shard, and what its author claims of it.
+
+    The loss root commits to fidelity and to the probes before and after; the state root pins the conversion.
+    """
+
+    KIND: ClassVar[str] = "absorption"
+    task: Cid = f(s.link)
+    sources: tuple[tuple[str, Cid], ...] = f(s.many(s.row(s.text(200), s.link), SOURCES_MAX, 1))
+    origin: str = f(s.text(300))
+    licence: str = f(s.text(200))
+    name: str = f(s.text(200))
+    head: str = f(s.one_of(*HEADS))
+    modality: str = f(s.one_of(*MODALITIES))
+    rule: str = f(s.text(64))  # few-spike/1, rate/1
+    steps: int = f(s.integer(1, TIME_STEPS_MAX))
+    state: tuple[Cid, ...] = f(
+        s.many(s.link, STATE_MEMBERS_MAX)
+    )  # members of the modality when it was measured
+    operator: str = f(s.text(32))
+    why: str = f(s.text(280))
+    family: str = f(s.text(64))
+    fingerprint: bytes = f(s.octets(32))
+    outcome: str = f(s.one_of("kept", "discarded"))
+    metric: int = f(s.integer())
+    loss_root: bytes = f(s.octets(32))
+    loss_sum: int = f(s.integer())
+    state_root: bytes = f(s.octets(32))
+    weights: Cid = f(s.link)  # the shard
+    params: bytes = f(s.octets(32))
+    params_count: int = f(s.integer())
+    layers: int = f(s.integer())
+    sparsity_ppm: int = f(s.integer(0, 1_000_000))
+    cpu_ms: int = f(s.integer())
+
+    def check(self) -> None:
+        """Sources have names that can lie in one directory; the state is a set."""
+        names = [name for name, _ in self.sources]
+        nested = {a for a in names if any(b.startswith(f"{a}/") for b in names)}
+        if nested or any(a >= b for a, b in pairwise(names)) or not all(map(_is_file_name, names)):
+            raise Refused("bad-body", f"{self.KIND}: sources are sorted by relative file names, each once")
+        if any(a >= b for a, b in pairwise(self.state)):
+            raise Refused("bad-body", f"{self.KIND}: the state is sorted, each member once")
+
+    @property
+    def states(self) -> tuple[Cid, ...]:
+        """Start states, which a conversion does not publish: they follow from the shard."""
+        return ()
+
+    @property
+    def bases(self) -> tuple[Cid, ...]:
+        """What it builds on."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refinement(Absorption):
+    """An accepted absorption's source converted anew, better than by its base."""
+
+    KIND: ClassVar[str] = "refinement"
+    base: Cid = f(s.link)
+
+    @property
+    def bases(self) -> tuple[Cid, ...]:
+        """What it builds on."""
+        return (self.base,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retract(Body):
+    """The author takes an absorption out of the state."""
+
+    KIND: ClassVar[str] = "retract"
+    target: Cid = f(s.link)
+    why: str = f(s.text(280))
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a source's name leads nowhere but below the directory that it is put into."""
+    parts = name.split("/")
+    return all(
+        part and part.strip(".") and part.isprintable() and "\\" not in part and ":" not in part
+        for part in parts
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announce(Body):
     """The author asks again for verification of a claim that got no verdict."""
 
@@ -284,7 +375,7 @@ class TraceStates(Body):
 KINDS: dict[str, type[Body]] = {
     kind.KIND: kind
     for kind in (
-        Genesis, Join, Invite, Profile, Seal, Task, Intent, Experiment, Announce,
+        Genesis, Join, Invite, Profile, Seal, Task, Intent, Experiment, Absorption, Refinement, Retract, Announce,
         AttestCommit, Open, AttestReveal, Trace, TraceStates,
     )
 }  # fmt: skip

@@ -2,12 +2,14 @@
 -- Ids are base32 text. Metrics are integers in the task's unit (nano-bits per byte). Trust is in 2^-20.
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- keys: mesh, mesh_name, round (latest), round_settled, epoch_latest, digest (settled view digest), digest_latest,
---       version (bumped by every change), records, me (this node's name), status ("solo" or "mesh")
+--       version (bumped by every change), records, me (this node's name), status ("solo" or "mesh"),
+--       state_digest (of the members of the state; empty without any), state_members
 CREATE TABLE IF NOT EXISTS task (
   cid TEXT PRIMARY KEY, name TEXT NOT NULL, metric TEXT NOT NULL, direction TEXT NOT NULL, unit TEXT NOT NULL,
   sigma INTEGER NOT NULL, gain_min INTEGER NOT NULL, budget_flops INTEGER NOT NULL, segments INTEGER NOT NULL,
   blocks INTEGER NOT NULL, val_bytes INTEGER NOT NULL, data TEXT NOT NULL, evaluator TEXT NOT NULL,
-  author TEXT NOT NULL, body TEXT NOT NULL);  -- body: the whole definition as JSON
+  author TEXT NOT NULL, body TEXT NOT NULL,  -- body: the whole definition as JSON
+  kind TEXT NOT NULL DEFAULT 'experiment');  -- what its claims are: experiment or absorption
 CREATE TABLE IF NOT EXISTS record (  -- every record, newest = highest seq (arrival order here, for paging only)
   seq INTEGER PRIMARY KEY, cid TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, author TEXT NOT NULL, aseq INTEGER NOT NULL,
   epoch INTEGER NOT NULL, round INTEGER, -- round in which it was acknowledged; NULL: not yet
@@ -74,6 +76,25 @@ CREATE TABLE IF NOT EXISTS queue (
   drawn TEXT NOT NULL, waiting_for TEXT NOT NULL, -- JSON lists of node names
   round_deadline INTEGER, sentence TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS queue_priority ON queue(priority DESC, claim);
+CREATE TABLE IF NOT EXISTS shard (  -- every absorption and refinement; member: what the state holds
+  seq INTEGER PRIMARY KEY,  -- record.seq
+  cid TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,  -- absorption or refinement
+  task TEXT NOT NULL, class TEXT NOT NULL, author TEXT NOT NULL, epoch INTEGER NOT NULL,
+  name TEXT NOT NULL, origin TEXT NOT NULL, licence TEXT NOT NULL, head TEXT NOT NULL, modality TEXT NOT NULL,
+  rule TEXT NOT NULL, steps INTEGER NOT NULL,  -- spike code and its time steps T
+  layers INTEGER NOT NULL, params_count INTEGER NOT NULL, sparsity_ppm INTEGER NOT NULL, cpu_ms INTEGER NOT NULL,
+  metric INTEGER NOT NULL,  -- infidelity: mean nano-(1 - cosine) of an item; fidelity = 1 - metric / 1e9
+  weights TEXT NOT NULL, sources TEXT NOT NULL,  -- JSON [[name, blob cid], …]
+  base TEXT, state TEXT NOT NULL,  -- JSON list of cids: members of the modality when it was measured
+  operator TEXT NOT NULL, why TEXT NOT NULL, outcome TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  verdict TEXT NOT NULL, stage TEXT NOT NULL, reason TEXT NOT NULL,  -- as in experiment
+  round_ack INTEGER, round_settled INTEGER, settled INTEGER NOT NULL,
+  member INTEGER NOT NULL,  -- 1: in the state by others' evidence; 2: only its author's word (a mesh of one); 0: not
+  standing TEXT NOT NULL,   -- one sentence: why it is in the state, or is not
+  gains TEXT NOT NULL);     -- JSON [{probe, pairs, gain, word}, …]: nano, positive is better; word: better, worse, even, unknown
+CREATE INDEX IF NOT EXISTS shard_member ON shard(member, modality, seq);
+CREATE INDEX IF NOT EXISTS shard_author ON shard(author, seq);
+CREATE INDEX IF NOT EXISTS shard_base ON shard(base);
 CREATE TABLE IF NOT EXISTS live (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- live: what this process does now, not a fold: keys run (JSON: task, recipe change, step, steps, loss, eta_s),
 --       verify (JSON), peers (JSON list), events (JSON list of the last 50), node (JSON: pid, address, explorer, mode)

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from spore_borg.views import gate
+
 K1 = 8  # expected verifiers of the outcome probe, in units of average trust
 K2 = 4  # … of the replay probe
 SMALL_CLASS = 6  # up to this many trusted nodes everyone is drawn
@@ -53,6 +55,17 @@ def pick_blocks(value: bytes, claim: bytes, blocks: int) -> tuple[int, ...]:
     return tuple(sorted(ranked[: (blocks + 1) // 2]))
 
 
+def pick_units(value: bytes, claim: bytes) -> tuple[int, ...]:
+    """Of each group of an absorption's blocks half of the units, in ascending order of blocks."""
+    chosen: list[int] = []
+    for group in range(gate.GROUPS):
+        first = group * gate.UNITS
+        ranked = sorted(range(gate.UNITS), key=lambda i: lot(value, claim, "block", first + i))
+        for index in ranked[: gate.UNITS // 2]:
+            chosen += gate.unit_blocks(group, index)
+    return tuple(sorted(chosen))
+
+
 def pick_inner(value: bytes, claim: bytes, segment: int, segments: int, steps: int) -> int:
     """A step inside a segment (1 … its length): its digest is known to nobody who did not replay."""
     first, last = bounds(segment, segments, steps)
@@ -68,17 +81,20 @@ def probe(
     steps: int,
     outcome: bool,
     replay: tuple[int, ...] | None,
+    grouped: bool = False,
 ) -> Probe:
     """The probe of one node.
 
     Args:
+        grouped: the blocks are those of an absorption, drawn by units.
         outcome: drawn for the outcome probe.
         replay: segments to replay; None: one, chosen by the node's value; empty: not drawn for it.
     """
     if replay is None:
         replay = (lot(value, claim, "segment") % segments,)
+    picked = pick_units(value, claim) if grouped else pick_blocks(value, claim, blocks)
     return Probe(
-        pick_blocks(value, claim, blocks) if outcome else (),
+        picked if outcome else (),
         tuple((segment, pick_inner(value, claim, segment, segments, steps)) for segment in replay),
     )
 

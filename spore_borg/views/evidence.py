@@ -9,15 +9,18 @@ import hashlib
 from dataclasses import dataclass
 
 from spore_borg.records import merkle
-from spore_borg.records.bodies import AttestReveal, Experiment, Open, Task
+from spore_borg.records.bodies import Absorption, AttestReveal, Experiment, Open, Task
 from spore_borg.records.canonical import encode
+from spore_borg.views import gate
 from spore_borg.views.draw import Probe
 
 WEIGHTS, OUTCOME, REPLAY = 0, 1, 2  # what a dispute can be about: the weights file, a block, a segment
 CLEAR_PPM = 1_000  # relative error up to which a jury's block clears the author (1e-3)
 FRAUD_PPM = 10_000  # … and from which on it convicts (1e-2)
+FRAUD_TOLERANCES = 10  # … for absorptions, whose losses may be near 0: from so many tolerances on it convicts
 
 Named = tuple[int, int]
+Claimed = Experiment | Absorption
 
 
 def digest(author: bytes, reveal: AttestReveal) -> bytes:
@@ -26,7 +29,7 @@ def digest(author: bytes, reveal: AttestReveal) -> bytes:
     return hashlib.sha256(b"spore-borg/evidence\0" + author + reveal.nonce + encode(evidence)).digest()
 
 
-def opening_fault(claim: Experiment, task: Task, opening: Open) -> str:
+def opening_fault(claim: Claimed, task: Task, opening: Open) -> str:
     """Why an opening contradicts the claim it opens; empty if it fits.
 
     The author made both, so a contradiction is proof against the author and needs no jury.
@@ -40,6 +43,8 @@ def opening_fault(claim: Experiment, task: Task, opening: Open) -> str:
         return "the opened state digests are not those that the claim committed to"
     if claim.params is None or merkle.state_digest(claim.params, opening.tail) != opening.digests[-1]:
         return "the published weights are not the last state of the run"
+    if isinstance(claim, Absorption) and claim.metric != gate.infidelity(opening.losses, task.val_bytes):
+        return "the claimed infidelity is not that of the opened losses"
     return ""
 
 
@@ -60,7 +65,7 @@ class Finding:
     note: str
 
 
-def judge(claim: Experiment, task: Task, opening: Open, probe: Probe, reveal: AttestReveal) -> Finding:
+def judge(claim: Claimed, task: Task, opening: Open, probe: Probe, reveal: AttestReveal) -> Finding:
     """Compare a verifier's numbers with the author's."""
     if tuple(block for block, _ in reveal.losses) != probe.blocks:
         return Finding("void", None, 0, "the evidence does not cover the drawn blocks")
@@ -72,9 +77,10 @@ def judge(claim: Experiment, task: Task, opening: Open, probe: Probe, reveal: At
         )
     deltas = {block: abs(loss - opening.losses[block]) for block, loss in reveal.losses}
     delta_max = max(deltas.values(), default=0)
+    unit = "nano" if isinstance(claim, Absorption) else "nano-bits"
     for block in sorted(deltas):
         if deltas[block] > task.tolerance:
-            note = f"block {block} has another loss than claimed: {deltas[block]} nano-bits apart"
+            note = f"block {block} has another loss than claimed: {deltas[block]} {unit} apart"
             return Finding("fail", (OUTCOME, block), delta_max, note)
     inner = {(segment, step): value for segment, step, value in opening.inner}
     for segment, step, start, middle, end in reveal.segments:
@@ -107,7 +113,7 @@ def _summary(probe: Probe) -> str:
     return " and ".join(parts) + ": all agree"
 
 
-def named_word(claim: Experiment, opening: Open, named: Named, reveal: AttestReveal) -> str:
+def named_word(claim: Claimed, task: Task, opening: Open, named: Named, reveal: AttestReveal) -> str:
     """What evidence says about the one named thing: clear, fraud, between, or empty if it does not cover it."""
     tier, number = named
     if tier == WEIGHTS:
@@ -115,8 +121,13 @@ def named_word(claim: Experiment, opening: Open, named: Named, reveal: AttestRev
     if tier == OUTCOME:
         for block, loss in reveal.losses:
             if block == number:
-                error_ppm = abs(loss - opening.losses[block]) * 1_000_000 // max(1, loss)
-                return "clear" if error_ppm <= CLEAR_PPM else "fraud" if error_ppm >= FRAUD_PPM else "between"
+                delta = abs(loss - opening.losses[block])
+                if isinstance(claim, Absorption):
+                    clear, fraud = delta <= task.tolerance, delta >= FRAUD_TOLERANCES * task.tolerance
+                else:
+                    error_ppm = delta * 1_000_000 // max(1, loss)
+                    clear, fraud = error_ppm <= CLEAR_PPM, error_ppm >= FRAUD_PPM
+                return "clear" if clear else "fraud" if fraud else "between"
         return ""
     for segment, _step, start, _inner, end in reveal.segments:
         if segment == number:

@@ -14,17 +14,18 @@ from collections.abc import Iterable
 
 from spore_borg.limits import REANNOUNCEMENTS_MAX
 from spore_borg.records import onion
-from spore_borg.records.bodies import Experiment, Invite, Join, Task
+from spore_borg.records.bodies import Absorption, Experiment, Invite, Join, Task
 from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import usable, verify
-from spore_borg.views import draw, resume, verdicts
+from spore_borg.views import draw, resume, terms, verdicts
+from spore_borg.views.bank import Bank
 from spore_borg.views.dag import Dag, Reach
 from spore_borg.views.frontier import Frontier
 from spore_borg.views.members import Member, Round
 from spore_borg.views.reputation import Ledger
-from spore_borg.views.settle import book_verdict
+from spore_borg.views.settle import book_verdict, settling_order
 from spore_borg.views.verdicts import Claim
 
 SETTLED_AFTER = 4  # rounds after which a round's state stays as it is
@@ -85,9 +86,12 @@ class View:
         self.pooled: set[Cid] = set()  # experiments that the solo frontier has
         self.frontier_why: dict[Cid, str] = {}
         self.ledger = Ledger()
-        self._runs: dict[
+        self.runs: dict[
             tuple[Cid, bytes], tuple[int, bytes]
         ] = {}  # (task, weights) → first claim's round, author
+        self.bank, self.bank_solo = Bank(), Bank()
+        self.absorbed: dict[terms.Work, Cid] = {}  # the newest claim of a work
+        self.measured: dict[terms.Work, int] = defaultdict(int)  # how often it was claimed
         self._reach: dict[bytes, Reach] = {}
         self._unacked: set[int] = set()
         self._digest_last = b""
@@ -151,8 +155,11 @@ class View:
             self._step(claim, round_, epoch, trusted, live)
         settled = [claim for claim in self.pending if claim.verdict is not None]
         self.pending = [claim for claim in self.pending if claim.verdict is None]
-        for claim in sorted(settled, key=lambda claim: claim.cid):
+        for claim in sorted(settled, key=settling_order):
             book_verdict(self, claim, round_)
+        banned = [key for key, account in self.ledger.accounts.items() if account.banned]
+        for bank in (self.bank, self.bank_solo):
+            bank.drop(banned)
         self.ledger.close_round()
         digest = self._digest(digest, round_, epoch, fresh, settled)
         self.rounds.append(Round(round_, epoch, len(sealed), weight, total, len(fresh), digest))
@@ -201,6 +208,10 @@ class View:
                 self.tasks[record.cid] = record.body
             case "experiment":
                 self._experiment(record, round_)
+            case "absorption" | "refinement":
+                self._absorption(record, round_)
+            case "retract":
+                self._retract(record)
             case "announce":
                 self._announce(record, round_)
             case "attest_commit" | "attest_reveal" | "open" | "trace" | "trace_states":
@@ -249,13 +260,32 @@ class View:
             self.crashed.add(record.cid)
             self.notes[record.cid] = "The run crashed: there is nothing to verify."
             return
-        fault = self._claim_fault(record, body, round_)
+        fault = terms.experiment_fault(self, record, body, round_)
         if fault:
             self.notes[record.cid] = fault
             return
-        self._runs.setdefault((body.task, body.params or b""), (round_, record.author))
+        self.runs.setdefault((body.task, body.params or b""), (round_, record.author))
         claim = Claim(record.cid, record, self.tasks[body.task], round_)
         self._begin(claim, record, round_)
+
+    def _absorption(self, record: Record, round_: int) -> None:
+        body: Absorption = record.body
+        fault = terms.absorption_fault(self, record, body)
+        if fault:
+            self.notes[record.cid] = fault
+            return
+        work = terms.work_of(body)
+        self.absorbed[work] = record.cid
+        self.measured[work] += 1
+        self._begin(Claim(record.cid, record, self.tasks[body.task], round_), record, round_)
+
+    def _retract(self, record: Record) -> None:
+        target = self.claims.get(record.body.target)
+        if target is not None and target.author == record.author and isinstance(target.body, Absorption):
+            for bank in (self.bank, self.bank_solo):
+                bank.retract(record.body.target)
+        else:
+            self.notes[record.cid] = "It names no absorption of its author, so it changes nothing."
 
     def _announce(self, record: Record, round_: int) -> None:
         claim = self.claims.get(record.body.target)
@@ -284,36 +314,6 @@ class View:
             return
         claim.enter("waiting", round_, "Acknowledged; next round's seals decide who verifies it.")
         self.pending.append(claim)
-
-    def _claim_fault(self, record: Record, body: Experiment, round_: int) -> str:
-        """Why an experiment cannot be a claim at all; empty if it can."""
-        task = self.tasks.get(body.task)
-        if task is None:
-            return "Its task is not an acknowledged record."
-        if any(base not in self.claims and base not in self.crashed for base in body.bases):
-            return "A base is not an acknowledged experiment."
-        if any(self.body_of(base).task != body.task for base in body.bases):
-            return "A base belongs to another task."
-        if body.loss_sum is None or body.metric != body.loss_sum // task.val_bytes:
-            return "Its metric is not the sum of its losses."
-        if len(body.states) != task.segments - 1 or body.steps < task.segments:
-            return "It does not have the task's number of segments."
-        member = self.members.get(record.author)
-        if member is None or member.join is None or member.fingerprint() != body.fingerprint:
-            return "Its fingerprint is not the one that its author joined with."
-        value = self.seed_value(record)
-        if value is None:
-            return "Its author has revealed no onion value for the seed's epoch before it."
-        self.seeds[record.cid] = self.seed_of(record, value)
-        return self._copy_fault(record, body, round_)
-
-    def _copy_fault(self, record: Record, body: Experiment, round_: int) -> str:
-        """One run is claimed once. Claims of one round by two authors both stand: their seeds tell who ran it."""
-        first = self._runs.get((body.task, body.params or b""))
-        if first is None or (first[0] == round_ and first[1] != record.author):
-            return ""
-        whose = "of its own author" if first[1] == record.author else "of another author"
-        return f"Its weights are those of an earlier claim {whose}: a run counts once."
 
     def body_of(self, experiment: Cid) -> Experiment:
         """The body of an experiment in the set."""
@@ -435,8 +435,8 @@ class View:
             twin = self._member(who).fingerprint() == body.fingerprint
             segments = dealt.get(who) if who in replay else (None if twin and not is_drawn else ())
             probe = draw.probe(
-                value, claim.cid, blocks=task.blocks, segments=task.segments, steps=body.steps,
-                outcome=who in outcome or not is_drawn, replay=segments,
+                value, claim.cid, blocks=task.blocks, segments=task.segments, steps=claim.inner_steps,
+                outcome=who in outcome or not is_drawn, replay=segments, grouped=isinstance(body, Absorption),
             )  # fmt: skip
             if (
                 probe.blocks or probe.segments
@@ -465,6 +465,9 @@ class View:
                 [task, family, f.steps[-1].cid] for (task, family), f in self.frontiers.items() if f.steps
             ),
         ]
+        members = self.bank.digest()
+        if members is not None:
+            said.append(members)
         return hashlib.sha256(b"spore-borg/view\0" + encode(said)).digest()
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from spore_borg.views.bank import Bank
 from spore_borg.views.dag import Dag, Reach
 from spore_borg.views.frontier import Frontier
 from spore_borg.views.members import Member
@@ -25,7 +26,7 @@ def copied(state: State) -> State:
     Args:
         state: attributes by name.
     """
-    twin: State = _Copier((Claim, Evidence, Frontier, Ledger, Account, Member)).container(state)
+    twin: State = _Copier((Claim, Evidence, Frontier, Ledger, Account, Member, Bank)).container(state)
     return twin
 
 

@@ -13,16 +13,16 @@ from typing import Any
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import node_name
-from spore_borg.views import failures, health, verdicts
+from spore_borg.views import failures, health, shards, terms, verdicts
 from spore_borg.views.frontier import Frontier, Step, show
 from spore_borg.views.reduce import View
 from spore_borg.views.reputation import influence
 from spore_borg.views.settle import recipe_digest
+from spore_borg.views.standings import standing
 from spore_borg.views.titles import title
 from spore_borg.views.verdicts import Claim, Evidence
 
 Row = dict[str, Any]
-WORD = {verdicts.ACCEPTED: "confirmed", verdicts.REFUTED: "refuted", verdicts.VOID: "inconclusive"}
 PPM = 1_000_000
 _text, _name = (
     lru_cache(1 << 16, typed=True)(str),
@@ -43,6 +43,7 @@ def tables(view: View, seq: Mapping[Cid, int], me: bytes) -> dict[str, list[Row]
         "task": [_task(view, cid) for cid in view.tasks],
         "record": [_record(view, record, seq[record.cid]) for record in view.dag.records if record.cid in seq],
         "experiment": list(_experiments(view, seq)),
+        "shard": list(shards.shards(view, seq)),
         "frontier": list(_frontiers(view, seq)),
         "attestation": list(_attestations(view)),
         "ledger": [_ledger(number, entry) for number, entry in enumerate(view.ledger.entries, 1)],
@@ -78,6 +79,7 @@ def _meta(view: View, me: bytes) -> list[Row]:
         "records": str(len(view.dag.records)),
         "me": _name(me),
         "status": "mesh" if others else "solo",
+        **shards.meta(view),
     }
     return [{"key": key, "value": value} for key, value in values.items()]
 
@@ -101,6 +103,7 @@ def _task(view: View, cid: Cid) -> Row:
     return {
         "cid": str(cid), **{name: getattr(task, name) for name in names}, "data": _text(task.data),
         "evaluator": task.evaluator.hex(), "author": _name(record.author), "body": json.dumps(body, sort_keys=True),
+        "kind": "absorption" if terms.takes_absorptions(task) else "experiment",
     }  # fmt: skip
 
 
@@ -143,31 +146,6 @@ def _experiments(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
             "fingerprint": body.fingerprint.hex(), "curve": json.dumps(body.curve), "outcome": body.outcome,
             "error": body.error or None, "frontier": best.get(record.cid, 0), **standing(view, record, claim),
         }  # fmt: skip
-
-
-def standing(view: View, record: Record, claim: Claim | None) -> Row:
-    """Where an experiment stands, as the columns verdict, stage, reason, rounds and frontier_why."""
-    ack = view.ack.get(record.cid)
-    note = view.notes.get(record.cid)
-    if claim is None:
-        stage = "received" if ack is None else "settled"
-        reason = note or "Received and valid; not yet acknowledged by more than half of the rooted trust."
-        return {
-            "verdict": "unverified", "stage": stage, "reason": reason, "round_ack": ack,
-            "round_settled": ack if note else None,
-            "settled": int(bool(note) and ack is not None and ack <= view.round_settled),
-            "frontier_why": note or "It has no verdict yet.",
-        }  # fmt: skip
-    verdict = WORD.get(claim.verdict or "", "unverified")
-    if claim.verdict is None:
-        why = "It has no verdict yet: " + claim.reason
-    else:
-        why = view.frontier_why.get(record.cid) or "It is not on the frontier: " + claim.reason
-    old = claim.round_settled is not None and claim.round_settled <= view.round_settled
-    return {
-        "verdict": verdict, "stage": claim.stage, "reason": claim.reason, "round_ack": ack,
-        "round_settled": claim.round_settled, "settled": int(old), "frontier_why": why,
-    }  # fmt: skip
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[list[Any]]:

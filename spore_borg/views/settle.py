@@ -1,6 +1,6 @@
-"""What a verdict changes: the frontier, the ledger, dead keys.
+"""What a verdict changes: the frontier, the state, the ledger, dead keys.
 
-Source: PROTOCOL §5; spec/50-reputation.md.
+Source: PROTOCOL §5; spec/50-reputation.md, spec/51-absorption-and-state.md.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from spore_borg.records.bodies import ONE
+from spore_borg.records.bodies import ONE, Absorption, Experiment, Refinement
+from spore_borg.views import gate, verdicts
 from spore_borg.views import reputation as rep
-from spore_borg.views import verdicts
+from spore_borg.views.bank import JOINED, STALE
 from spore_borg.views.verdicts import Claim, Evidence
 
 if TYPE_CHECKING:
@@ -23,11 +24,52 @@ def recipe_digest(recipe: dict[str, int | bool | str]) -> bytes:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
+def settling_order(claim: Claim) -> tuple[int, bytes]:
+    """Claims of one round in the order in which they are booked: absorptions by the state they build on."""
+    return len(claim.body.state) if isinstance(claim.body, Absorption) else 0, claim.cid
+
+
 def book_verdict(view: View, claim: Claim, round_: int) -> None:
     """Carry a settled claim's consequences into the view."""
-    key = (claim.target.body.task, claim.body.family)
-    recipe = recipe_digest(claim.body.recipe)
-    metric, cid, author = claim.body.metric or 0, claim.target.cid, claim.author
+    if isinstance(claim.body, Absorption):
+        _book_absorption(view, claim, claim.body, round_)
+    else:
+        _book_experiment(view, claim, claim.body, round_)
+    if claim.verdict == verdicts.REFUTED:
+        view.ledger.ban(claim.author, "fraud", claim.cid, f"A claim of this key was refuted. {claim.reason}")
+    _pay_verifiers(view, claim)
+
+
+def _book_absorption(view: View, claim: Claim, body: Absorption, round_: int) -> None:
+    cid, author = claim.target.cid, claim.author
+    if claim.verdict == verdicts.ACCEPTED:
+        standing = view.bank.offer(cid, author, body, round_, lambda: _weighed(view, claim, body))
+        view.bank_solo.adopt(standing)  # in place of its author's word
+        view.frontier_why[cid] = standing.why
+        if standing.word != STALE:
+            _pay_author(view, claim, standing.word == JOINED)
+    elif claim.verdict == verdicts.SOLO and author in view.ledger.roots:
+        view.frontier_why[cid] = view.bank_solo.offer(cid, author, body, round_, None).why
+
+
+def _weighed(view: View, claim: Claim, body: Absorption) -> list[gate.Weighed]:
+    """What passing evidence shows of a claim's probes, and of a refinement's fidelity."""
+    assert claim.opening is not None, "what is accepted was opened"
+    passed = [e for e in claim.listed() if e.finding is not None and e.finding.word == "pass"]
+    covered = {block for item in passed for block in claim.probes[item.author].blocks}
+    losses = claim.opening.body.losses
+    weighed = gate.weigh_probes(losses, covered, gate.probe_names(claim.task.spec))
+    if isinstance(body, Refinement):
+        base = view.claims[body.base].opening
+        if base is not None:
+            weighed.append(gate.weigh_fidelity(base.body.losses, losses, covered))
+    return weighed
+
+
+def _book_experiment(view: View, claim: Claim, body: Experiment, round_: int) -> None:
+    key = (body.task, body.family)
+    recipe = recipe_digest(body.recipe)
+    metric, cid, author = body.metric or 0, claim.target.cid, claim.author
     if claim.verdict == verdicts.ACCEPTED:
         step, why = view.frontiers[key].offer(claim.task, cid, recipe, author, metric, round_)
         if cid not in view.pooled:
@@ -35,23 +77,21 @@ def book_verdict(view: View, claim: Claim, round_: int) -> None:
             view.solo[key].offer(claim.task, cid, recipe, author, metric, round_)
         view.frontier_why[cid] = why
         _pay_author(view, claim, step)
-    elif claim.verdict == verdicts.SOLO:
-        if cid not in view.pooled and author in view.ledger.roots:
-            view.pooled.add(cid)
-            _, why = view.solo[key].offer(claim.task, cid, recipe, author, metric, round_)
-            view.frontier_why[cid] = why + " Nobody else has verified it."
-    elif claim.verdict == verdicts.REFUTED:
-        view.ledger.ban(author, "fraud", claim.cid, f"A claim of this key was refuted. {claim.reason}")
-    _pay_verifiers(view, claim)
+    elif claim.verdict == verdicts.SOLO and cid not in view.pooled and author in view.ledger.roots:
+        view.pooled.add(cid)
+        _, why = view.solo[key].offer(claim.task, cid, recipe, author, metric, round_)
+        view.frontier_why[cid] = why + " Nobody else has verified it."
 
 
 def _pay_author(view: View, claim: Claim, step: bool) -> None:
     amount = rep.CREDIT_STEP if step else rep.CREDIT_NEGATIVE
     if claim.alone_class:
         amount //= 2  # nobody of its fingerprint could replay it
-    rule = "frontier step" if step else "audited result"
+    absorbed = isinstance(claim.body, Absorption)
+    rule = ("state member" if absorbed else "frontier step") if step else "audited result"
+    what = "state" if absorbed else "frontier"
     text = (
-        "Others confirmed an improvement of the frontier."
+        f"Others confirmed an improvement of the {what}."
         if step
         else "Others confirmed a result that is no improvement."
     )

@@ -33,9 +33,8 @@ def _words(view: View, record: Record) -> str:
             return f"Task {body.name}: {body.metric}, {body.direction}"
         case "intent":
             return f"About to run recipe {body.recipe.hex()[:8]}"
-        case "experiment":
-            result = "crashed" if body.metric is None else f"{show(body.metric)} bpb"
-            return f"{body.operator}: {body.why} ({result})"
+        case "experiment" | "absorption" | "refinement" | "retract":
+            return _of_work(record)
         case "announce":
             return "Asks again for verification"
         case "attest_commit":
@@ -49,3 +48,16 @@ def _words(view: View, record: Record) -> str:
             return f"{what} of segment {body.segment}"
         case _:
             return record.kind
+
+
+def _of_work(record: Record) -> str:
+    """Of what a node has made, or takes back."""
+    body = record.body
+    if record.kind == "experiment":
+        result = "crashed" if body.metric is None else f"{show(body.metric)} bpb"
+        return f"{body.operator}: {body.why} ({result})"
+    if record.kind == "retract":
+        return f"Takes an absorption out of the state: {body.why}"
+    verb = "Absorbs" if record.kind == "absorption" else "Refines"
+    fidelity = show(max(0, 1_000_000_000 - body.metric))
+    return f"{verb} {body.name}: {body.head}, {body.rule} with {body.steps} steps (fidelity {fidelity})"

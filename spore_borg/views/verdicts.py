@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spore_borg.records.bodies import Experiment, Open, Task
+from spore_borg.records.bodies import Absorption, Experiment, Open, Task
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.views import evidence as ev
@@ -23,6 +23,7 @@ ROUNDS_TO_OPEN = 4
 ROUNDS_TO_REVEAL = 4
 ROUNDS_TO_JUDGE = 8
 QUORUM = 2
+ROW_CLASSES = 64  # of a converted layer group: rows i ≡ n - 1 (mod 64) belong to inner step n
 JURY_MIN = 2  # with fewer jurors a contradiction is a split, and a split is void
 
 ACCEPTED, REFUTED, VOID, SOLO = "accepted", "refuted", "void", "solo"
@@ -42,11 +43,11 @@ class Evidence:
 
 @dataclass(slots=True)
 class Claim:
-    """A claim: an experiment, or its latest announcement.
+    """A claim: an experiment or absorption, or its latest announcement.
 
     Attributes:
-        cid: the record that asks for verification (experiment or announcement).
-        target: the experiment's record.
+        cid: the record that asks for verification (the target or its announcement).
+        target: the record of the experiment or absorption.
         round_ack: round in which ``cid`` was acknowledged.
         round_stage: round in which the present stage began.
         probes: what each drawn node is asked; shadows: the same for nodes that were not drawn.
@@ -94,10 +95,20 @@ class Claim:
     round_settled: int | None = None
 
     @property
-    def body(self) -> Experiment:
-        """The experiment that is claimed."""
-        body: Experiment = self.target.body
+    def body(self) -> Experiment | Absorption:
+        """What is claimed."""
+        body: Experiment | Absorption = self.target.body
         return body
+
+    @property
+    def recipe(self) -> dict[str, int | bool | str]:
+        """The recipe of an experiment; an absorption has none."""
+        return self.body.recipe if isinstance(self.body, Experiment) else {}
+
+    @property
+    def inner_steps(self) -> int:
+        """Steps that inner picks are drawn from: those of a training, or 64 of each layer group."""
+        return self.body.steps if isinstance(self.body, Experiment) else self.task.segments * ROW_CLASSES
 
     @property
     def author(self) -> bytes:
@@ -156,7 +167,7 @@ class Claim:
     def disputed_steps(self) -> int:
         """Number of steps of the disputed segment."""
         assert self.named is not None, "a dispute names something"
-        return onestep.length(self.named[1], self.task.segments, self.body.steps)
+        return onestep.length(self.named[1], self.task.segments, self.inner_steps)
 
     def has_named(self, who: bytes) -> bool:
         """Whether this node's evidence covers what the dispute names."""
@@ -171,7 +182,7 @@ class Claim:
             for who, item in pile.items():
                 if item.reveal is not None:
                     word = onestep.word(self.steps, item.reveal.body.steps) or ev.named_word(
-                        self.body, self.opening.body, self.named, item.reveal.body
+                        self.body, self.task, self.opening.body, self.named, item.reveal.body
                     )
                     if word:
                         words[who] = word
@@ -362,6 +373,10 @@ def _ask_traces(claim: Claim, round_: int, others: set[bytes]) -> bool:
     assert claim.named is not None, "a dispute names something"
     tier, segment = claim.named
     if tier != ev.REPLAY or claim.steps or not others - {claim.author}:
+        return False
+    if isinstance(
+        claim.body, Absorption
+    ):  # a conversion has no steps that other hardware could judge one by one
         return False
     if not onestep.traceable(segment, claim.task.segments, claim.body.steps):
         return False

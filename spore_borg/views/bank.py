@@ -1,0 +1,141 @@
+"""The state of a mesh: which absorbed models it answers with, and why.
+
+An OR-Set of records: added by passing the gate, removed for good by retraction or a ban.
+Source: PROTOCOL §6; spec/51-absorption-and-state.md §§5, 6.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from spore_borg.limits import STATE_MEMBERS_MAX
+from spore_borg.records.bodies import Absorption, Refinement
+from spore_borg.records.cid import Cid
+from spore_borg.views.gate import Weighed, decide
+
+JOINED, REFUSED, STALE, REPLACED, REMOVED = "joined", "refused", "stale", "replaced", "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one verified absorption stands.
+
+    Attributes:
+        word: joined, refused, stale, replaced (by its refinement) or removed; why: one sentence.
+        weighed: what its probes say; empty where nothing was opened.
+        round: of the gate's decision; by: the refinement that replaced it.
+    """
+
+    cid: Cid
+    author: bytes
+    modality: str
+    base: Cid | None
+    word: str
+    why: str
+    weighed: tuple[Weighed, ...]
+    round: int
+    by: Cid | None = None
+
+
+@dataclass(slots=True)
+class Bank:
+    """Standings of all verified absorptions; the members are those that joined."""
+
+    standings: dict[Cid, Standing] = field(default_factory=dict)
+    retracted: set[Cid] = field(default_factory=set)
+
+    def members(self, modality: str | None = None) -> tuple[Cid, ...]:
+        """The members of a modality, or all, ascending."""
+        return tuple(
+            sorted(
+                cid
+                for cid, standing in self.standings.items()
+                if standing.word == JOINED and modality in (None, standing.modality)
+            )
+        )
+
+    def digest(self) -> bytes | None:
+        """The digest of the members; None without any."""
+        members = self.members()
+        return hashlib.sha256(b"spore-borg/bank\0" + b"".join(members)).digest() if members else None
+
+    def offer(
+        self,
+        cid: Cid,
+        author: bytes,
+        body: Absorption,
+        round_: int,
+        weigh: Callable[[], Sequence[Weighed]] | None,
+    ) -> Standing:
+        """Take a verified absorption.
+
+        Args:
+            weigh: what its probes say; None where nobody has opened or checked them: its author's word decides.
+        """
+        base = body.base if isinstance(body, Refinement) else None
+        weighed: Sequence[Weighed] = ()
+        word, why = self._obstacle(cid, body, base)
+        if not word and weigh is None:
+            kept = body.outcome == "kept"
+            word = JOINED if kept else REFUSED
+            why = (
+                "By its author's word: nobody else has verified it."
+                if kept
+                else "Its author does not offer it."
+            )
+        elif not word and weigh is not None:
+            weighed = weigh()
+            passed, why = decide(weighed)
+            word = JOINED if passed else REFUSED
+        return self.adopt(Standing(cid, author, body.modality, base, word, why, tuple(weighed), round_))
+
+    def adopt(self, standing: Standing) -> Standing:
+        """Take what is decided already."""
+        self.standings[standing.cid] = standing
+        if standing.word == JOINED and standing.base in self.standings:
+            self._replace(standing.base, standing.cid)
+        return standing
+
+    def _obstacle(self, cid: Cid, body: Absorption, base: Cid | None) -> tuple[str, str]:
+        """What keeps it out before its probes are looked at: (word, sentence)."""
+        if cid in self.retracted:
+            return REMOVED, "Its author has retracted it."
+        members = self.members(body.modality)
+        if body.state != members:
+            return STALE, (
+                "The state has other members than when it was measured: its author's node measures it again."
+            )
+        if base is None:
+            if len(members) >= STATE_MEMBERS_MAX:
+                return REFUSED, f"The state has {STATE_MEMBERS_MAX} models of its modality already."
+            return "", ""
+        return ("", "") if base in members else (REFUSED, "Its base is not in the state.")
+
+    def _replace(self, base: Cid, by: Cid) -> None:
+        old = self.standings[base]
+        why = f"Its refinement {str(by)[-8:]} has taken its place."
+        self.standings[base] = replace(old, word=REPLACED, why=why, by=by)
+
+    def retract(self, cid: Cid) -> None:
+        """Its author takes it out; also before it was ever in."""
+        self.retracted.add(cid)
+        self._remove(cid, "Its author has retracted it.")
+
+    def drop(self, banned: Iterable[bytes]) -> None:
+        """Remove what dead keys have brought in."""
+        dead = frozenset(banned)
+        for standing in sorted(self.standings.values(), key=lambda item: item.cid):
+            if standing.author in dead:
+                self._remove(standing.cid, "Its author's key is dead.")
+
+    def _remove(self, cid: Cid, why: str) -> None:
+        old = self.standings.get(cid)
+        if old is None or old.word == REMOVED:
+            return
+        self.standings[cid] = replace(old, word=REMOVED, why=why)
+        heir = self.standings.get(old.base) if old.base is not None else None
+        if old.word == JOINED and heir is not None and heir.word == REPLACED and heir.by == cid:
+            back = "Its refinement has left the state, and it is a member again."
+            self.standings[heir.cid] = replace(heir, word=JOINED, why=back, by=None)
