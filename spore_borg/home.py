@@ -67,6 +67,11 @@ class Home:
         return self.path / "work"
 
     @property
+    def library(self) -> Path:
+        """The user's own documents; no other node ever sees them."""
+        return self.path / "library.sqlite"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the running node; contains its process id."""
         return self.path / "node.lock"

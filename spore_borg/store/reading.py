@@ -74,6 +74,18 @@ def text_of(path: Path) -> str:
     return _html(text) if path.suffix.lower() in HTML else text
 
 
+def modality_of(path: Path) -> str:
+    """What a file most likely is for, by its first bytes: image, audio or bytes."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "audio"
+    pictures = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+    if head.startswith(pictures) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return "image"
+    return "bytes"
+
+
 def _pdf(path: Path) -> str:
     try:
         from pypdf import PdfReader

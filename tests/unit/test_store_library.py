@@ -99,3 +99,10 @@ def test_documents_are_found_without_hidden_ones(tmp_path):
     (tmp_path / "b.md").write_text("x")
     (tmp_path / "c.exe").write_bytes(b"x")
     assert [path.name for path in reading.documents(tmp_path)] == ["b.md"]
+
+
+def test_what_a_file_is_for_is_read_from_its_first_bytes(tmp_path):
+    heads = {"image": b"\x89PNG\r\n", "audio": b"RIFF\0\0\0\0WAVE", "bytes": b"#!/bin/sh"}
+    for modality, head in heads.items():
+        (tmp_path / modality).write_bytes(head)
+        assert reading.modality_of(tmp_path / modality) == modality

@@ -1,0 +1,106 @@
+"""``borg classify``: what texts, pictures, sounds or files are, by the absorbed classifiers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spore_borg.cli import asking
+from spore_borg.cli import frame as cli
+from spore_borg.errors import NotFound, UsageError
+
+RATE_HZ = 16_000
+
+
+@cli.command("classify")
+@click.argument("items", nargs=-1, metavar="[TEXT|FILE]…")
+@click.option("--model", metavar="NAME", help="Only this model (name or id).")
+@click.option(
+    "--modality", type=click.Choice(["text", "smiles", "image", "audio", "bytes"]), help="What the items are."
+)
+@click.option(
+    "--top", type=click.IntRange(1, 100), default=5, show_default=True, help="How many classes to show."
+)
+@click.option(
+    "--mic", "seconds", type=click.FloatRange(0.1, 60), metavar="SECONDS", help="Record from the microphone."
+)
+def command(
+    frame: cli.Frame,
+    items: tuple[str, ...],
+    model: str | None,
+    modality: str | None,
+    top: int,
+    seconds: float | None,
+) -> None:
+    """What texts, pictures (PNG, JPEG), sounds (WAV) or any files are.
+
+    Models that know the same classes are averaged by weight; every model's own opinion is shown. A picture or sound
+    for which no model has been absorbed is looked at as a file.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        given = [record(Path(scratch), seconds)] if seconds is not None else asking.items_of(items)
+        kind = asking.modality_of(given, modality)
+        answers = _ask(frame, given, kind, model, top, fall_back=modality is None)
+    rows = [{"item": item, **said} for item, said in zip(given, answers, strict=True)]
+    cli.output(frame, {"items": rows, "modality": kind}, render)
+
+
+def _ask(
+    frame: cli.Frame, given: list[asking.Item], kind: str, model: str | None, top: int, *, fall_back: bool
+) -> list[dict[str, Any]]:
+    from spore_borg.node.asking import ask
+    from spore_borg.store.voices import Voice, choose
+
+    def voices(known: list[Voice]) -> list[Voice]:
+        try:
+            return choose(known, "classify", kind, model=model)
+        except NotFound:
+            if not fall_back or kind == "bytes":
+                raise
+            try:
+                return choose(known, "classify", "bytes", model=model)
+            except NotFound:
+                pass  # the first reason is the one that helps
+            raise
+
+    return ask(frame.home, "classify", voices, given, {"top": top})
+
+
+def record(scratch: Path, seconds: float) -> asking.Item:
+    """A recording from the default microphone as a WAV file. Raises UsageError without the extra or a device."""
+    import wave
+
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise UsageError(
+            detail="Recording needs an extra and PortAudio: pip install 'spore-borg[mic]', or give a WAV file."
+        ) from error
+    try:
+        sound = sounddevice.rec(
+            int(seconds * RATE_HZ), samplerate=RATE_HZ, channels=1, dtype="int16", blocking=True
+        )
+    except sounddevice.PortAudioError as error:
+        raise UsageError(detail=f"No sound could be recorded: {error}. Give a WAV file instead.") from error
+    path = scratch / "microphone.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE_HZ)
+        file.writeframes(sound.tobytes())
+    return {"path": str(path)}
+
+
+def render(value: dict[str, Any]) -> str:
+    """One table of classes for each item, and who answered."""
+    parts = []
+    for row in value["items"]:
+        classes = [
+            (cli.one_line(str(entry["label"])), f"{entry['probability']:.3f}") for entry in row["labels"]
+        ]
+        head = f"{asking.label(row['item'])} (by {asking.spoke(row['models'])})"
+        parts.append(f"{head}\n{cli.table(['class', 'probability>'], classes)}")
+    return "\n\n".join(parts)
