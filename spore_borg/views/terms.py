@@ -78,8 +78,9 @@ def absorption_fault(view: View, record: Record, body: Absorption) -> str:
     task = view.tasks.get(body.task)
     if task is None:
         return "Its task is not an acknowledged record."
-    if not takes_absorptions(task) or task.blocks != BLOCKS:
-        return "Its task does not take absorptions."
+    author = view.dag.records[view.dag.index[body.task]].author
+    if not takes_absorptions(task) or task.blocks != BLOCKS or author not in view.ledger.roots:
+        return "Its task is not one of a root that takes absorptions."
     if isinstance(body, Refinement):
         base = view.claims.get(body.base)
         if base is None or base.verdict != verdicts.ACCEPTED or not isinstance(base.body, Absorption):
@@ -88,7 +89,7 @@ def absorption_fault(view: View, record: Record, body: Absorption) -> str:
             return "Its base is an absorption of another source."
     for cid in body.state:
         claim = view.claims.get(cid)
-        if claim is None or not isinstance(claim.body, Absorption) or claim.body.task != body.task:
+        if claim is None or not isinstance(claim.body, Absorption):
             return "A member of its state is no acknowledged absorption."
         if claim.body.modality != body.modality:
             return "A member of its state has another modality."

@@ -1,0 +1,135 @@
+"""What an absorbing node claims and does next: the state it measures against, its own word, what to do again. Pure.
+
+Source: PROTOCOL §6; spec/51-absorption-and-state.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from spore_borg.policies.prover import Run, clip
+from spore_borg.records import merkle
+from spore_borg.records.bodies import Absorption, Refinement, Task
+from spore_borg.records.cid import Cid
+from spore_borg.views import gate, terms, verdicts
+from spore_borg.views.bank import JOINED, STALE
+from spore_borg.views.reduce import View
+
+PENDING_MAX = 2  # claims without a verdict; a node with more does not think of refinements
+EVERY_BLOCK = range(gate.BLOCKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The describing half of an absorption: its body without commitments and outcome.
+
+    ``base`` makes it a refinement.
+    """
+
+    sources: tuple[tuple[str, Cid], ...]
+    origin: str
+    licence: str
+    name: str
+    head: str
+    modality: str
+    rule: str
+    steps: int
+    state: tuple[Cid, ...]
+    operator: str
+    why: str
+    family: str
+    fingerprint: bytes
+    params_count: int
+    layers: int
+    sparsity_ppm: int
+    cpu_ms: int
+    base: Cid | None = None
+
+
+def claim_body(
+    task_cid: Cid, task: Task, facts: Facts, run: Run, weights: Cid, base_losses: Sequence[int] | None = None
+) -> Absorption:
+    """The claim of a conversion.
+
+    Args:
+        run: losses, chain digests and salts; weights: the shard's blob.
+        base_losses: of a refinement's base, as it opened them.
+    """
+    root = merkle.loss_root(run.loss_secret, list(run.losses))
+    said = {item.name: getattr(facts, item.name) for item in fields(facts) if item.name != "base"}
+    for name, size_bytes in (("origin", 300), ("licence", 200), ("name", 200), ("why", 280)):
+        said[name] = clip(said[name], size_bytes)
+    common = {
+        **said, "task": task_cid, "outcome": own_word(run.losses, base_losses),
+        "metric": gate.infidelity(run.losses, task.val_bytes), "loss_root": root.digest, "loss_sum": root.total,
+        "state_root": merkle.state_root(run.state_secret, list(run.digests)), "weights": weights, "params": run.params,
+    }  # fmt: skip
+    return Absorption(**common) if facts.base is None else Refinement(**common, base=facts.base)
+
+
+def own_word(losses: Sequence[int], base_losses: Sequence[int] | None = None) -> str:
+    """What the gate says of all of the author's own losses: kept or discarded."""
+    weighed = gate.weigh_probes(losses, EVERY_BLOCK)
+    if base_losses is not None:
+        weighed.append(gate.weigh_fidelity(base_losses, losses, EVERY_BLOCK))
+    return "kept" if gate.decide(weighed)[0] else "discarded"
+
+
+def salt_seed(params: bytes, state: Sequence[Cid]) -> int:
+    """What a conversion's salt secrets are derived from: another number for each state it is measured against."""
+    return int.from_bytes(
+        hashlib.sha256(b"spore-borg/absorb\0" + params + b"".join(state)).digest()[:8], "big"
+    )
+
+
+def task_of(view: View, evaluator: bytes | None = None) -> Cid | None:
+    """The mesh's absorption task: the first acknowledged one of a root, with this evaluator if one is given."""
+    found = [
+        (view.ack[cid], cid)
+        for cid, task in view.tasks.items()
+        if terms.takes_absorptions(task)
+        and view.dag.records[view.dag.index[cid]].author in view.ledger.roots
+        and evaluator in (None, task.evaluator)
+    ]
+    return min(found)[1] if found else None
+
+
+def state_for(view: View, me: bytes, modality: str) -> tuple[Cid, ...]:
+    """What a conversion is measured against: the confirmed members, or the solo state while nobody else is there."""
+    others = any(who != me and view.is_live(who) for who in view.ledger.trust)
+    return (view.bank if others else view.bank_solo).members(modality)
+
+
+def stale(view: View, me: bytes) -> list[Cid]:
+    """Own claims that were measured against a state that has moved on and may be measured again."""
+    found = []
+    for cid in sorted(view.absorbed.values()):
+        claim = view.claims[cid]
+        if claim.author != me or cid in view.bank.retracted:
+            continue
+        bank = view.bank_solo if claim.verdict == verdicts.SOLO else view.bank
+        standing = bank.standings.get(cid)
+        if standing is not None and standing.word == STALE and terms.may_measure_again(view, cid, me):
+            found.append(cid)
+    return found
+
+
+def to_refine(view: View, me: bytes, fingerprint: bytes) -> Cid | None:
+    """A member of the state that this node may try to refine: verified, of its own fingerprint, not tried yet.
+
+    None while claims wait for verification, so that refinements never hold up what somebody asked for.
+    """
+    if len(view.pending) > PENDING_MAX:
+        return None
+    tried = {claim.body.base for claim in view.claims.values() if isinstance(claim.body, Refinement)}
+    found = []
+    for cid, standing in view.bank.standings.items():
+        body = view.claims[cid].body
+        if standing.word == JOINED and cid not in tried and body.fingerprint == fingerprint:
+            mine = (
+                view.claims[cid].author == me
+            )  # one's own first; the others share what is left by their keys
+            found.append((not mine, hashlib.sha256(me + cid).digest(), cid))
+    return min(found)[2] if found else None
