@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 import typing
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from explorer.pages.common import (
     task_briefs,
 )
 from explorer.pages.dag import lanes_rows
+from explorer.pages.failures import Failure
+from explorer.pages.failures import piece as failures_piece
 from explorer.pages.frontier import Best
 from explorer.pages.mesh import Known, known
 from explorer.pages.record import Attested, Entry
@@ -127,6 +129,7 @@ TABLES: dict[str, Table] = {
     "steps": Table(FrontierStep, (), _simple(export_rows.steps)),
     "evidence": Table(Attested, (), _simple(export_rows.evidence)),
     "rounds": Table(RoundRow, (), _simple(export_rows.rounds)),
+    "failures": Table(Failure, (), _simple(failures_piece)),
     "tasks": Table(TaskBrief, (), lambda db, _asked, _key: (task_briefs(db), None)),
 }
 
@@ -202,22 +205,27 @@ def pieces(home: Path, name: str, asked: Asked, *, public: bool = False) -> Gene
         db.close()
 
 
+def form(name: str, ext: str, rows: Iterable[tuple[object, ...]]) -> Iterator[bytes]:
+    """Rows of a table in one form.
+
+    Args:
+        name: of :data:`TABLES`. ext: ``csv``, ``ndjson`` or ``parquet``. rows: some at a time.
+    Raises:
+        NoParquet: pyarrow is not installed; before the first piece.
+    """
+    if ext == "parquet":
+        yield from parquet.encode(TABLES[name].row, rows)
+        return
+    for number, part in enumerate(rows):
+        yield _csv(TABLES[name], part, number == 0) if ext == "csv" else _ndjson(part)
+
+
 def stream(
     home: Path, name: str, ext: str, asked: Asked, *, public: bool = False
 ) -> Generator[bytes, None, None]:
-    """A table in one form, piece by piece.
-
-    Args:
-        ext: ``csv``, ``ndjson`` or ``parquet``. The others: as for :func:`pieces`.
-    Raises:
-        UsageError: a parameter that cannot be. NoParquet: pyarrow is not installed. Both before the first piece.
-    """
+    """A table of a directory in one form, piece by piece; as :func:`pieces` and :func:`form`."""
     rows = pieces(home, name, asked, public=public)
     try:
-        if ext == "parquet":
-            yield from parquet.encode(TABLES[name].row, rows)
-            return
-        for number, part in enumerate(rows):
-            yield _csv(TABLES[name], part, number == 0) if ext == "csv" else _ndjson(part)
+        yield from form(name, ext, rows)
     finally:
         rows.close()
