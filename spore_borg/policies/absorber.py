@@ -63,7 +63,7 @@ def claim_body(
         said[name] = clip(said[name], size_bytes)
     common = {
         **said, "task": task_cid, "outcome": own_word(run.losses, base_losses),
-        "metric": gate.infidelity(run.losses, task.val_bytes), "loss_root": root.digest, "loss_sum": root.total,
+        "metric": gate.infidelity(run.losses, task, facts.modality), "loss_root": root.digest, "loss_sum": root.total,
         "state_root": merkle.state_root(run.state_secret, list(run.digests)), "weights": weights, "params": run.params,
     }  # fmt: skip
     return Absorption(**common) if facts.base is None else Refinement(**common, base=facts.base)
@@ -82,18 +82,6 @@ def salt_seed(params: bytes, state: Sequence[Cid]) -> int:
     return int.from_bytes(
         hashlib.sha256(b"spore-borg/absorb\0" + params + b"".join(state)).digest()[:8], "big"
     )
-
-
-def task_of(view: View, evaluator: bytes | None = None) -> Cid | None:
-    """The mesh's absorption task: the first acknowledged one of a root, with this evaluator if one is given."""
-    found = [
-        (view.ack[cid], cid)
-        for cid, task in view.tasks.items()
-        if terms.takes_absorptions(task)
-        and view.dag.records[view.dag.index[cid]].author in view.ledger.roots
-        and evaluator in (None, task.evaluator)
-    ]
-    return min(found)[1] if found else None
 
 
 def state_for(view: View, me: bytes, modality: str) -> tuple[Cid, ...]:

@@ -43,7 +43,9 @@ def opening_fault(claim: Claimed, task: Task, opening: Open) -> str:
         return "the opened state digests are not those that the claim committed to"
     if claim.params is None or merkle.state_digest(claim.params, opening.tail) != opening.digests[-1]:
         return "the published weights are not the last state of the run"
-    if isinstance(claim, Absorption) and claim.metric != gate.infidelity(opening.losses, task.val_bytes):
+    if isinstance(claim, Absorption) and claim.metric != gate.infidelity(
+        opening.losses, task, claim.modality
+    ):
         return "the claimed infidelity is not that of the opened losses"
     return ""
 

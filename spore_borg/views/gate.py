@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from spore_borg.records.bodies import Task
+
 UNITS = 16  # of one group: fidelity blocks, or pairs of a probe
 PROBES_MAX = 7
 GROUPS = 1 + PROBES_MAX
 BLOCKS = UNITS * (1 + 2 * PROBES_MAX)
+SEGMENTS = 8  # layer groups of a conversion, each redone alone
 PAIRS_MIN = 4  # with fewer pairs a probe says nothing
 T_SQUARED = 4  # |t| > 2
 FIDELITY = "fidelity"
@@ -103,6 +106,10 @@ def _list(words: list[str]) -> str:
     return ", ".join(words)
 
 
-def infidelity(losses: Sequence[int], items: int) -> int:
-    """The metric: mean nano-(1 - cosine) of an item, from the fidelity blocks."""
-    return sum(losses[:UNITS]) // items
+def infidelity(losses: Sequence[int], task: Task, modality: str) -> int:
+    """The metric: mean nano-(1 - cosine) of an item, from the fidelity blocks.
+
+    The task says how many items of a modality they hold: ``items_text`` and so on, else its ``val_bytes``.
+    """
+    items = task.spec.get(f"items_{modality}", 0)
+    return sum(losses[:UNITS]) // (items if isinstance(items, int) and items > 0 else task.val_bytes)

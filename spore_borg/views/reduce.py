@@ -90,6 +90,7 @@ class View:
             tuple[Cid, bytes], tuple[int, bytes]
         ] = {}  # (task, weights) → first claim's round, author
         self.bank, self.bank_solo = Bank(), Bank()
+        self.suites: dict[bytes, Cid] = {}  # evaluator → the mesh's absorption task
         self.absorbed: dict[terms.Work, Cid] = {}  # the newest claim of a work
         self.measured: dict[terms.Work, int] = defaultdict(int)  # how often it was claimed
         self._reach: dict[bytes, Reach] = {}
@@ -206,6 +207,7 @@ class View:
                 self._member(record.author).profile = record
             case "task":
                 self.tasks[record.cid] = record.body
+                terms.take_suite(self, record)
             case "experiment":
                 self._experiment(record, round_)
             case "absorption" | "refinement":

@@ -13,7 +13,7 @@ from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.views import verdicts
 from spore_borg.views.bank import STALE
-from spore_borg.views.gate import BLOCKS
+from spore_borg.views.gate import BLOCKS, SEGMENTS
 
 if TYPE_CHECKING:
     from spore_borg.views.reduce import View
@@ -24,6 +24,18 @@ Work = tuple[Cid, tuple[Cid, ...], str, int, Cid | None]
 def takes_absorptions(task: Task) -> bool:
     """Whether a task's claims are absorptions, and not experiments."""
     return task.spec.get("kind") == "absorption"
+
+
+def take_suite(view: View, record: Record) -> None:
+    """Of each evaluator the first task of a root is the mesh's absorption task; until then a trusted node's first."""
+    task: Task = record.body
+    if not takes_absorptions(task) or (task.blocks, task.segments) != (BLOCKS, SEGMENTS):
+        return
+    held = view.suites.get(task.evaluator)
+    rooted = held is not None and view.dag.records[view.dag.index[held]].author in view.ledger.roots
+    trusted = bool(view.ledger.trust.get(record.author))
+    if (held is None and trusted) or (not rooted and record.author in view.ledger.roots):
+        view.suites[task.evaluator] = record.cid
 
 
 def experiment_fault(view: View, record: Record, body: Experiment, round_: int) -> str:
@@ -78,9 +90,8 @@ def absorption_fault(view: View, record: Record, body: Absorption) -> str:
     task = view.tasks.get(body.task)
     if task is None:
         return "Its task is not an acknowledged record."
-    author = view.dag.records[view.dag.index[body.task]].author
-    if not takes_absorptions(task) or task.blocks != BLOCKS or author not in view.ledger.roots:
-        return "Its task is not one of a root that takes absorptions."
+    if view.suites.get(task.evaluator) != body.task:
+        return "Its task is not the mesh's task for absorptions."
     if isinstance(body, Refinement):
         base = view.claims.get(body.base)
         if base is None or base.verdict != verdicts.ACCEPTED or not isinstance(base.body, Absorption):

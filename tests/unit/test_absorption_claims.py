@@ -209,17 +209,32 @@ def test_alone_its_authors_word_decides_until_others_come() -> None:
     assert (row["member"], row["verdict"]) == (1, "confirmed")
 
 
+def test_a_mesh_has_one_suite_for_an_evaluator_and_a_roots_goes_first() -> None:
+    world = AbsorbWorld(1)
+    world.populate("ann", "ben")
+    guests = world.absorb_task("ann")
+    world.run(2)
+    early = world.absorb("ann", "minilm")
+    world.run(1)
+    assert world.view().suites == {h("learn"): guests}
+    roots = world.absorb_task("root")
+    world.absorb_task("root", name="another")
+    view = world.run(8)
+    assert view.suites == {h("learn"): roots}
+    assert view.claims[early.cid].verdict == verdicts.ACCEPTED, "what was a claim stays one"
+    world.absorbing = guests
+    late = world.absorb("ann", "second")
+    assert "not the mesh's task" in world.run(2).notes[late.cid]
+
+
 def test_tasks_take_their_own_kind_of_claim() -> None:
     world = mesh("ann", "ben")
-    wrong = world.absorb_task("ann")
-    world.run(2)
-    record = world.absorb("ann", "minilm")
-    view = world.run(3)
-    assert "root" in view.notes[record.cid]
-    assert absorber.task_of(view) != wrong
     world.absorbing, world.task = world.task, world.absorbing
-    other = world.absorb("ann", "second")
-    assert "root" in world.run(2).notes[other.cid]
+    absorption = world.absorb("ann", "minilm")
+    view = world.run(2)
+    assert "not the mesh's task" in view.notes[absorption.cid]
+    run = world.experiment(world.nodes["ann"], 10**9, None, view)
+    assert "takes absorptions" in world.run(2).notes[run.cid]
 
 
 def test_a_mesh_of_two_cannot_convict_but_does_not_believe_either() -> None:
