@@ -303,12 +303,20 @@ class Explorer:
         )
 
 
+PLACES: dict[str, tuple[Callable[[str], bool], str]] = {
+    "cid": (show.is_cid, "record"),
+    "name": (show.is_node, "node"),
+    "signature": (show.is_signature, "failure"),
+    "chapter": (show.is_chapter, "chapter"),
+    "digest": (show.is_digest, "state"),
+}
+
+
 def check_places(request: Request) -> None:
     """Refuse an id of the wrong form before anything looks it up."""
     for key, value in request.path_params.items():
-        good = show.is_cid(value) if key == "cid" else show.is_node(value)
-        if not good:
-            what = "record" if key == "cid" else "node"
+        good, what = PLACES[key]
+        if not good(value):
             raise NotFound(what=what, name=show.plain(value, 80), hint="That is not the form of such an id.")
 
 

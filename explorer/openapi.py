@@ -10,6 +10,7 @@ from typing import Any
 
 from explorer import export, pages, show
 from explorer.pages.dag import VIEWS
+from explorer.pages.failures import SORTS
 from explorer.pages.plot import AXES
 from explorer.pages.records import KINDS
 from explorer.routes import ROUTES, Route
@@ -38,6 +39,8 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "node": (_NODE, "A node's name."),
     "name": (_NODE, "A node's name."),
     "cid": (_ID, "A record's id."),
+    "signature": ({"type": "string", "pattern": f"^{show.SIGNATURE_RE.pattern}$"}, "A failure's signature."),
+    "sort": ({"enum": list(SORTS)}, "The order; default: recent."),
     "before": ({"type": "integer", "minimum": 0}, "The key that a page gives for the next, older one."),
     "after": ({"type": "string"}, "The key that a page gives for the next one."),
 }

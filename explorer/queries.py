@@ -29,7 +29,7 @@ QUERIES: dict[str, str] = {
     "rounds": "SELECT * FROM round WHERE round <= :upto ORDER BY round DESC LIMIT :limit",
     "round": "SELECT * FROM round WHERE round = :round",
     # Tasks and classes.
-    "tasks": "SELECT * FROM task ORDER BY cid LIMIT 100",
+    "tasks": "SELECT * FROM task ORDER BY kind DESC, cid LIMIT 100",
     "classes": """WITH RECURSIVE c(class) AS (
         SELECT min(class) FROM experiment WHERE task = :task
         UNION ALL SELECT (SELECT min(class) FROM experiment WHERE task = :task AND class > c.class) FROM c
@@ -115,6 +115,20 @@ QUERIES: dict[str, str] = {
     "ledger_causes": """SELECT l.*, n.display FROM json_each(:causes) j CROSS JOIN ledger l ON l.cause = j.value
       LEFT JOIN node n ON n.name = l.node LIMIT :limit""",
     "node": "SELECT * FROM node WHERE name = :name",
+    # Failures.
+    "failure_count": "SELECT count(*) AS n FROM failure",
+    "failure": "SELECT * FROM failure WHERE signature = :signature",
+    "failures_recent": "SELECT * FROM failure WHERE last_seq < :before ORDER BY last_seq DESC LIMIT :limit",
+    "failures_most": """SELECT * FROM failure WHERE runs <= :runs AND (runs < :runs OR signature > :signature)
+      ORDER BY runs DESC, signature LIMIT :limit""",
+    "failures_named": "SELECT f.* FROM json_each(:signatures) j CROSS JOIN failure f ON f.signature = j.value",
+    "failure_words": "SELECT signature FROM failure_word WHERE word >= :low AND word < :high LIMIT :limit",
+    "failure_runs": """SELECT seq, fixed_by FROM failure_run WHERE signature = :signature AND seq < :before
+      ORDER BY seq DESC LIMIT :limit""",
+    "failure_of": """SELECT r.signature, r.fixed_by, f.runs, f.text FROM failure_run r
+      CROSS JOIN failure f ON f.signature = r.signature WHERE r.cid = :cid""",
+    # How well the whole does.
+    "health": "SELECT * FROM health WHERE round <= :upto ORDER BY round DESC LIMIT :limit",
 }
 
 LOG_QUERIES: dict[str, str] = {
@@ -140,6 +154,8 @@ ALLOWED: dict[str, str] = {
     "awaited": "the list of at most 1,000 ids of one page, one seek each",
     "children_counts": "the list of at most a few hundred ids of one page, each counted to :limit",
     "lineage": "a recursion of index seeks, at most :limit",
+    "failure_count": "count(*) of a whole table is one step (OP_Count)",
+    "failures_named": "the list of at most 200 signatures that a search found",
     "leaders_first": "in order of an index, bounded by :limit",
     "queue_first": "in order of an index, bounded by :limit",
 }

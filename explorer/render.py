@@ -24,6 +24,7 @@ NAV = (
     ("d", "/dag", "Graph", "dag"),
     ("v", "/verify", "Verify", "verify"),
     ("n", "/reputation", "Reputation", "reputation"),
+    ("x", "/failures", "Failures", "failures"),
     ("m", "/mesh", "Mesh", "mesh"),
     ("t", "/tasks", "Tasks", "tasks"),
 )
@@ -151,6 +152,8 @@ def environment() -> Environment:
         "plain",
         "plural",
         "sentence",
+        "ago",
+        "moment",
         "xml",
     ):
         env.filters[name] = getattr(show, name)

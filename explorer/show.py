@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
+
+from explorer.values import Frame
 
 CID_RE = re.compile(r"b[a-z2-7]{58}")
 NODE_RE = re.compile(r"[a-z2-7]{52}")
+SIGNATURE_RE = re.compile(r"[0-9a-f]{12}")
+CHAPTER_RE = re.compile(r"[0-9]{2}-[a-z0-9-]{1,40}")
+DIGEST_RE = re.compile(r"[0-9a-f]{64}")
 NBITS = 1_000_000_000  # nano-units in one unit of a metric
 TRUST = 1 << 20  # trust and ledger amounts are in 2^-20
 NONE = "–"
@@ -80,6 +86,38 @@ def duration_ms(value: int | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def age(seconds: int) -> str:
+    """How long ago, in one unit: now, 40 s ago, 3 min ago, 5 h ago, 2 days ago."""
+    if seconds <= 0:
+        return "now"
+    if seconds < 100:
+        return f"{seconds} s ago"
+    for size, unit, most in ((60, "min", 100), (3_600, "h", 48)):
+        if seconds < size * most:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds // 86_400:,} days ago"
+
+
+def ago(epoch: int | None, at: Frame) -> str:
+    """How long before the newest epoch here an epoch was; in epochs where their length is not known."""
+    if epoch is None or at.epoch is None:
+        return NONE if epoch is None else f"epoch {count(epoch)}"
+    passed = max(0, at.epoch - epoch)
+    if at.epoch_ms is None:
+        return f"{plural(passed, 'epoch')} ago" if passed else "now"
+    return age(passed * at.epoch_ms // 1_000)
+
+
+def moment(epoch: int | None, at: Frame) -> str:
+    """When an epoch began by the mesh's clock, such as ``2026-03-01 12:00:15Z``; empty if that is not known."""
+    if epoch is None or at.epoch_ms is None or at.time_ms is None:
+        return ""
+    seconds = (at.time_ms + epoch * at.epoch_ms) // 1_000
+    if not 0 <= seconds < 1 << 36:
+        return ""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
 def short(text: str | None) -> str:
     """An id short enough for a table: the last ten characters of a CID (its first ones are all alike), the
     first eight of a node's name.
@@ -123,6 +161,21 @@ def is_cid(text: str) -> bool:
 def is_node(text: str) -> bool:
     """Whether the text has the form of a node's name."""
     return NODE_RE.fullmatch(text) is not None
+
+
+def is_signature(text: str) -> bool:
+    """Whether the text has the form of a failure's signature."""
+    return SIGNATURE_RE.fullmatch(text) is not None
+
+
+def is_chapter(text: str) -> bool:
+    """Whether the text has the form of a chapter's name, such as ``10-records``."""
+    return CHAPTER_RE.fullmatch(text) is not None
+
+
+def is_digest(text: str) -> bool:
+    """Whether the text has the form of a state's digest: 64 hex digits."""
+    return DIGEST_RE.fullmatch(text) is not None
 
 
 def _recipe_show() -> Callable[[str, int | bool | str], str] | None:

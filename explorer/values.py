@@ -37,6 +37,7 @@ class Frame:
     round_settled: int | None
     epoch: int | None
     epoch_ms: int | None  # length of an epoch
+    time_ms: int | None  # start of epoch 0, milliseconds since 1970, as the mesh's first record says
     digest: str
     records: int
     waiting: int

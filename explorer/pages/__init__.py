@@ -3,6 +3,7 @@
 from explorer.pages.about import AboutPage, ApiPage, about, api
 from explorer.pages.compare import ComparePage, compare
 from explorer.pages.dag import DagPage, dag
+from explorer.pages.failures import FailurePage, FailuresPage, failure, failures
 from explorer.pages.frontier import FrontierPage, frontier
 from explorer.pages.mesh import MeshPage, mesh
 from explorer.pages.node import NodePage, node
@@ -19,6 +20,8 @@ __all__ = [
     "ApiPage",
     "ComparePage",
     "DagPage",
+    "FailurePage",
+    "FailuresPage",
     "FrontierPage",
     "MeshPage",
     "NodePage",
@@ -33,6 +36,8 @@ __all__ = [
     "api",
     "compare",
     "dag",
+    "failure",
+    "failures",
     "frontier",
     "mesh",
     "node",

@@ -102,6 +102,7 @@ def frame(db: Db) -> Frame:
         round_settled=settled,
         epoch=number(meta.get("epoch_latest")),
         epoch_ms=number(meta.get("epoch_ms")),
+        time_ms=number(meta.get("time_ms")),
         digest=meta.get("digest", ""),
         records=db.all("record_count")[0]["n"] if counted is None else counted,
         waiting=db.all("waiting_count")[0]["n"],
@@ -155,23 +156,19 @@ class TaskBrief:
     unit: str
     sigma: int  # nano-units: standard deviation over seeds
     gain_min: int
+    kind: str  # what its claims are: experiment or absorption
+
+
+def task_brief(row: sqlite3.Row) -> TaskBrief:
+    """One row of the table ``task`` as a value."""
+    names = ("cid", "name", "metric", "direction", "unit", "sigma", "gain_min", "kind")
+    return TaskBrief(**{name: row[name] for name in names})
 
 
 def task_briefs(db: Db) -> tuple[TaskBrief, ...]:
-    """Every task, by name."""
-    found = [
-        TaskBrief(
-            cid=row["cid"],
-            name=row["name"],
-            metric=row["metric"],
-            direction=row["direction"],
-            unit=row["unit"],
-            sigma=row["sigma"],
-            gain_min=row["gain_min"],
-        )
-        for row in db.all("tasks")
-    ]
-    return tuple(sorted(found, key=lambda t: (t.name, t.cid)))
+    """Every task, by name; those of absorption last."""
+    found = map(task_brief, db.all("tasks"))
+    return tuple(sorted(found, key=lambda t: (t.kind != "experiment", t.name, t.cid)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

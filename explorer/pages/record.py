@@ -91,6 +91,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The failure signature of a crashed run."""
+
+    signature: str
+    runs: int
+    fixed_by: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """What only an experiment has."""
 
@@ -117,6 +126,7 @@ class Experiment:
     fingerprint: str
     curve: tuple[int, ...]  # train loss, micro-nats, evenly spaced over the steps
     error: str | None
+    failure: Failed | None  # what other runs crashed in the same way
     lineage: tuple[Relative, ...]  # this record first, then its base, and so on
     lineage_cut: bool
     children: tuple[Relative, ...]
@@ -258,6 +268,12 @@ def stands(row: sqlite3.Row, evidence: tuple[Attested, ...], received_ms: int | 
     return tuple(out)
 
 
+def _failed(row: sqlite3.Row | None) -> Failed | None:
+    if row is None:
+        return None
+    return Failed(signature=row["signature"], runs=row["runs"], fixed_by=row["fixed_by"])
+
+
 def _experiment(db: Db, row: sqlite3.Row, received_ms: int | None) -> Experiment:
     cid = row["cid"]
     found = db.all("attestations_target", cid=cid, limit=ATTESTATIONS_MAX)
@@ -291,6 +307,7 @@ def _experiment(db: Db, row: sqlite3.Row, received_ms: int | None) -> Experiment
         fingerprint=row["fingerprint"],
         curve=tuple(curve),
         error=row["error"],
+        failure=_failed(db.one("failure_of", cid=cid)) if row["outcome"] == "crashed" else None,
         lineage=tuple(lineage),
         lineage_cut=len(lineage) > ANCESTORS_MAX,
         children=tuple(children[:CHILDREN_MAX]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from explorer.db import Db
-from explorer.pages.common import TaskBrief, frame, loads_dict
+from explorer.pages.common import TaskBrief, frame, loads_dict, task_brief
 from explorer.pages.overview import ClassTab, class_tabs
 from explorer.values import Page
 
@@ -39,9 +39,7 @@ def tasks(db: Db) -> TasksPage:
     """Build the page of tasks."""
     out = []
     for row in db.all("tasks"):
-        brief = TaskBrief(
-            **{key: row[key] for key in ("cid", "name", "metric", "direction", "unit", "sigma", "gain_min")}
-        )
+        brief = task_brief(row)
         out.append(
             TaskFull(
                 brief=brief,

@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS task (
   blocks INTEGER NOT NULL, val_bytes INTEGER NOT NULL, data TEXT NOT NULL, evaluator TEXT NOT NULL,
   author TEXT NOT NULL, body TEXT NOT NULL,  -- body: the whole definition as JSON
   kind TEXT NOT NULL DEFAULT 'experiment');  -- what its claims are: experiment or absorption
+CREATE INDEX IF NOT EXISTS task_kind ON task(kind DESC, cid);
 CREATE TABLE IF NOT EXISTS record (  -- every record, newest = highest seq (arrival order here, for paging only)
   seq INTEGER PRIMARY KEY, cid TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, author TEXT NOT NULL, aseq INTEGER NOT NULL,
   epoch INTEGER NOT NULL, round INTEGER, -- round in which it was acknowledged; NULL: not yet

@@ -33,7 +33,7 @@ _ID = re.compile(r"\bb[a-z2-7]{50,62}\b|\b[a-z2-7]{52}\b|\b[0-9a-f]{8}(?:-[0-9a-
 _HEX = re.compile(r"\b0x[0-9a-f]+\b|\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b")
 _NUMBER = re.compile(r"(?<![a-z_])[-+]?(?:\d+(?:[.,_]\d+)*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?)(?![a-z]*_)")
 _LIST = re.compile(r"#(?:\s*[,x×]\s*#)+")
-_WORD = re.compile(r"[a-z][a-z_]{1,30}|\d{3,}")
+_WORD = re.compile(r"\w{2,31}")
 
 
 def normalised(error: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spore_borg.records.cid import Cid
-from tests.pages.maker import ONE, SIGMA, Maker, node_name, text_of
+from tests.pages.maker import ONE, SIGMA, START_MS, Maker, node_name, text_of
 
 __all__ = ["HOSTILE", "SIGMA", "TICKET", "Maker", "empty", "hostile", "mesh", "one"]
 CLASSES = ("CPU_X86_64", "RTX_3060", "RTX_4090", "MPS", "H100")
@@ -33,6 +33,15 @@ IDEAS = (
     ("weight decay .05", "weight_decay_e6", 0, 50_000),
     ("squared ReLU", "activation", "gelu", "relu2"),
 )
+ERRORS = (
+    "loss is not finite at step {0}",
+    "loss is not finite at step {0}",
+    "CUDA out of memory. Tried to allocate {0}.00 MiB (GPU 0; 23.69 GiB total capacity)",
+    "shape '[4, 64, {0}]' is invalid for input of size 1024",
+    'File "/home/node{0}/site-packages/torch/nn/functional.py", line {0}: heads must divide the width',
+    "the worker took longer than {0} s",
+    "gradient norm {0}.5 exceeds the limit in layer {0}",
+)  # of which numbers and paths are no part
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -143,6 +152,13 @@ def hostile(home: Path) -> Path:
             waiting_for="no",
             sentence=text,
         )
+        make.insert(
+            "failure", signature=f"{i:012x}", text=text, example=text, runs=i, authors=-i, classes=text,
+            tasks=json.dumps([text, 7]), fields=json.dumps([[text, 3, [text, None, {}]], 7, [text, "x", 1]]),
+            flops=10**15, first_epoch=0, last_epoch=i, last_seq=make.seq, last_cid=base, fixed_by=base, fixed_runs=1,
+        )  # fmt: skip
+        make.insert("failure_run", signature=f"{i:012x}", seq=make.seq, cid=base, fixed_by=base)
+        make.insert("failure_word", word=text, signature=f"{i:012x}")
     _hostile_live(make)
     make.meta(mesh=mesh, mesh_name=HOSTILE[0], round=12, round_settled=8, epoch_latest=12, digest=HOSTILE[0], version=1,
               records=make.seq, me=node_name(me), status="mesh")  # fmt: skip
@@ -201,6 +217,7 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
         digest = rng.randbytes(32).hex() if round_ != last - 4 else "ab" * 32
         make.insert("round", round=round_, epoch=round_, seals=11, trust=8 * ONE, trust_total=9 * ONE, acknowledged=9,
                     digest=digest)  # fmt: skip
+    make.failures()
     run = {
         "task": "nano",
         "change": "width 64→56",
@@ -223,6 +240,7 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
         key="node",
         value=json.dumps({"pid": 4711, "address": "127.0.0.1:8469", "mode": "research", "ticket": TICKET}),
     )
+    make.meta(time_ms=START_MS, epoch_ms=20_000)
     make.meta(mesh=genesis, mesh_name="garden", round=last, round_settled=last - 4, epoch_latest=last,
               digest="ab" * 32, version=make.seq, records=make.seq, me=node_name(keys[0]), status="mesh")  # fmt: skip
     return make.commit()
@@ -306,7 +324,7 @@ def _run(
         verdict=verdict, stage=stage, reason=words[verdict], settled=int(not young),
         round_settled=epoch + 4 if verdict != "unverified" else None, frontier=2 if better else 0,
         frontier_why="It beat the best by more than the noise." if better else "It is not better than the best.",
-        error="loss is not finite at step 212" if crashed else None,
+        error=ERRORS[make.seq % len(ERRORS)].format(make.seq) if crashed else None,
     )  # fmt: skip
     if verdict != "unverified" and (better or rng.random() < 0.3):
         _evidence(make, rng, keys, author, epoch, line, cid, verdict, totals)

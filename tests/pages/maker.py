@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -13,6 +14,7 @@ from pathlib import Path
 from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
 from spore_borg.records.keys import node_name as _node_name
+from spore_borg.views.failures import normalised, signature, words
 
 node_name = lru_cache(64)(_node_name)  # a hundred thousand records of a dozen nodes
 text_of = lru_cache(256)(Cid.__str__)
@@ -172,6 +174,40 @@ class Maker:
             (self.seq, title, row["why"], row["changed"], row["author"], text_of(cid)),
         )
         return cid
+
+    def failures(self) -> None:
+        """Rows of the tables of failures, from the crashed runs so far."""
+        found: dict[str, list[tuple[object, ...]]] = {}
+        sql = "SELECT seq, cid, author, class, error, epoch, task, changed FROM experiment WHERE outcome='crashed'"
+        for row in self.views.execute(sql):
+            found.setdefault(signature(row[4] or ""), []).append(row)
+        for name, runs in found.items():
+            last, text = runs[-1], normalised(str(runs[-1][4] or ""))
+            classes = Counter(run[3] for run in runs)
+            fields: dict[str, list[object]] = {}
+            for run in runs:
+                for field_, _, after in json.loads(str(run[7])):
+                    fields.setdefault(field_, []).append(after)
+            shown = [[f, len(v), sorted(set(v), key=str)[:4]] for f, v in fields.items()]
+            fixes = [self._later(run[0]) if number % 3 == 0 else None for number, run in enumerate(runs)]
+            fixed = next((f for f in reversed(fixes) if f), None)
+            self.insert(
+                "failure", signature=name, text=text, example=last[4], runs=len(runs),
+                authors=len({run[2] for run in runs}), classes=json.dumps(classes.most_common()),
+                tasks=json.dumps(sorted({run[6] for run in runs})), fields=json.dumps(shown[:8]),
+                flops=len(runs) * 400_000_000_000, first_epoch=runs[0][5], last_epoch=last[5], last_seq=last[0],
+                last_cid=last[1], fixed_by=fixed, fixed_runs=sum(f is not None for f in fixes),
+            )  # fmt: skip
+            for run, fix in zip(runs, fixes, strict=True):
+                self.insert("failure_run", signature=name, seq=run[0], cid=run[1], fixed_by=fix)
+            for word in words(f"{text} {' '.join(fields)} {' '.join(map(str, classes))}"):
+                self.insert("failure_word", word=word, signature=name)
+
+    def _later(self, seq: object) -> str | None:
+        """A run after this one that did not crash."""
+        sql = "SELECT cid FROM experiment WHERE seq > ? AND outcome='kept' LIMIT 1"
+        row = self.views.execute(sql, (seq,)).fetchone()
+        return None if row is None else str(row[0])
 
 
 RECIPE_TEXT = json.dumps(BASE_RECIPE)

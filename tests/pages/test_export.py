@@ -121,6 +121,9 @@ def fits(value: Any, form: dict[str, Any], named: dict[str, Any], at: str) -> No
     return None
 
 
+PLACES = {"record": "cid", "node": "name", "failure": "signature", "spec": "chapter", "state": "digest"}
+
+
 @pytest.mark.parametrize("state", ["empty", "one", "hostile", "mesh"])
 def test_every_twin_is_as_described(state: str, client: Callable[[str], Client]) -> None:
     ask = client(state)
@@ -130,8 +133,9 @@ def test_every_twin_is_as_described(state: str, client: Callable[[str], Client])
     asked = [*ROUTES, *([] if state == "empty" else ids(ask.home))]
     seen = set()
     for path in map(twin, asked):
-        name = re.sub(r"^/(record|node)/.*", lambda m: f"/{m[1]}/{{{'cid' if m[1] == 'record' else 'name'}}}.json",
-                      path.partition("?")[0])  # fmt: skip
+        name = re.sub(
+            rf"^/({'|'.join(PLACES)})/.*", lambda m: f"/{m[1]}/{{{PLACES[m[1]]}}}.json", path.partition("?")[0]
+        )
         seen.add(name)
         operation = described["paths"][name]["get"]
         form = operation["responses"]["200"]["content"]["application/json"]["schema"]

@@ -18,7 +18,7 @@ ROUTES = (
     "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
     "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
     "/reputation", "/tasks", "/about", "/api", "/dag", "/dag?view=lanes&before=300", "/dag?view=spine",
-    "/dag?view=lineage", "/compare", "/mesh",
+    "/dag?view=lineage", "/compare", "/mesh", "/failures", "/failures?sort=most", "/failures?q=finite+loss",
 )  # fmt: skip
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -99,11 +99,17 @@ def ids(home: Path) -> list[str]:
         if home.name == "hostile":
             cids = [row[0] for row in db.execute("SELECT cid FROM record")]
         nodes = [row[0] for row in db.execute("SELECT name FROM node LIMIT 3")]
+        failed = [row[0] for row in db.execute("SELECT signature FROM failure LIMIT 12")]
         experiments = [row[0] for row in db.execute("SELECT cid FROM experiment ORDER BY seq DESC LIMIT 4")]
     finally:
         db.close()
     sides = "&".join(f"{letter}={cid}" for letter, cid in zip("abcd", experiments, strict=False))
-    return [f"/compare?{sides}"] + [f"/record/{cid}" for cid in cids] + [f"/node/{name}" for name in nodes]
+    return (
+        [f"/failure/{name}" for name in failed]
+        + [f"/compare?{sides}"]
+        + [f"/record/{cid}" for cid in cids]
+        + [f"/node/{name}" for name in nodes]
+    )
 
 
 @pytest.mark.parametrize("state", ["empty", "one", "hostile", "mesh", "big"])
@@ -168,6 +174,7 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
      "/compare?a=x", "/compare?b=b" + "a" * 58,
      "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
      "/dag?cid=b" + "a" * 58, "/verify?after=1", "/mesh?after=1", "/plot.svg?x=up", "/plot.svg?class=x",
+     "/failures?sort=x", "/failures?before=x", "/failures?sort=most&after=x", "/failure/000", "/failure/ffffffffffff",
      "/reputation?after=x.y", "/reputation?node=x",
      "/records?author=<b>", "/events?topics=all",
      "/node/" + "a" * 52 + "?before=z"],
