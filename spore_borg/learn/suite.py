@@ -233,13 +233,24 @@ class Suite:
         rows = [self.items(probe.slot, "calibration") for probe in self.of_modality(modality)]
         return [item for group in zip(*rows, strict=False) for item in group]
 
+    def fidelity_count(self, modality: str) -> int:
+        """Items over all fidelity blocks: the same for every modality of a suite (64 in a full one)."""
+        return min((probe.counts["fidelity"] for probe in self.of_modality(modality)), default=0)
+
     def fidelity(self, modality: str, block: int) -> list[Item]:
-        """The items of one fidelity block: those of every probe of the modality."""
-        found: list[Item] = []
-        for probe in self.of_modality(modality):
-            size = probe.counts["fidelity"] // BLOCKS
-            found.extend(self.items(probe.slot, "fidelity", block * size, (block + 1) * size))
-        return found
+        """The items of one fidelity block, taken from the modality's probes in turn.
+
+        Raises:
+            SuiteError: no probe has this modality.
+        """
+        probes = self.of_modality(modality)
+        if not probes:
+            raise SuiteError(
+                f"The suite has no probe for {modality}, so nothing can be measured of such a model."
+            )
+        size = self.fidelity_count(modality) // BLOCKS
+        places = range(block * size, (block + 1) * size)
+        return [self.items(probes[i % len(probes)].slot, "fidelity", i, i + 1)[0] for i in places]
 
     def test(self, slot: int, block: int) -> list[Item]:
         """The test items of one block."""
