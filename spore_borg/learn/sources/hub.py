@@ -1,0 +1,110 @@
+"""``hf:ORG/MODEL[@REV][:PATH]``: a model's files from a hub, by huggingface_hub with its cache and offline mode.
+
+``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are that library's own settings and hold here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spore_borg.learn.errors import SourceError
+from spore_borg.learn.sources import files, licences, local
+
+_SOURCE = re.compile(r"([\w.-]{1,96}/[\w.-]{1,96}|[\w.-]{1,96})(?:@([\w./-]{1,96}))?(?::(.{1,240}))?")
+_OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot")
+
+
+def fetch(
+    rest: str, *, offline: bool, each: Callable[[str], None]
+) -> tuple[list[tuple[str, Path]], str, str, str]:
+    """Files, origin, licence and name of ``ORG/MODEL[@REV][:PATH]``; files stay in the hub's cache.
+
+    Raises SourceError: the library is missing, no such model, nothing in the cache while offline.
+    """
+    found = _SOURCE.fullmatch(rest)
+    if found is None:
+        raise SourceError(
+            f"hf:{rest[:80]} names no model. Write hf:ORG/MODEL, hf:ORG/MODEL@REVISION or hf:ORG/MODEL:PATH."
+        )
+    repo, revision, path = found[1], found[2], found[3]
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise SourceError(
+            "hf: needs huggingface_hub: install it with `pip install 'spore-borg[hf]'`."
+        ) from error
+    offline = offline or bool(constants.HF_HUB_OFFLINE)
+    try:
+        if offline:
+            top = Path(huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True))
+            present = sorted(p.relative_to(top).as_posix() for p in top.rglob("*") if p.is_file())
+            names = pick(present, path, f"hf:{repo} in the cache")
+        else:
+            names, revision = _listed(huggingface_hub, repo, revision, path)
+            each(f"fetch {len(names)} files of {repo}")
+            # Names are taken literally: brackets and stars of a file's name are no pattern.
+            literal = [re.sub(r"([\[\]*?])", r"[\1]", name) for name in names]
+            top = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=literal))
+    except SourceError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        # huggingface_hub's own errors are of these kinds; its first sentence is enough.
+        first = " ".join(str(error).split())[:200]
+        hint = (
+            "It is not in the cache; fetch it once while online."
+            if offline
+            else "Check the name and the network."
+        )
+        raise SourceError(f"hf:{repo} cannot be fetched: {first} {hint}") from error
+    taken = _inside(top, names)
+    card = top / "README.md"
+    licence = licences.of_card(card) if card.is_file() else local.licence_of(taken)
+    origin = f"hf:{repo}@{top.name}" + (f":{path}" if path else "")
+    return taken, origin, licence, repo.rsplit("/", 1)[-1]
+
+
+def pick(names: list[str], path: str | None, where: str) -> list[str]:
+    """What to fetch of a repository's files: no other framework's copy of the weights, and pickled ones (``.bin``,
+    ``.pt``, ``.pth``, ``.ckpt``) only where the same directory has no safetensors."""
+    if path is not None:
+        return files.select(names, path, where)
+    safe = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
+
+    def extra(name: str) -> bool:
+        folder, _, last = name.rpartition("/")
+        pickled = last.endswith((".bin", ".pt", ".pth", ".ckpt", ".bin.index.json"))
+        return last in _OTHER_FRAMEWORKS or (pickled and folder in safe)
+
+    return files.select([name for name in names if not extra(name)], None, where)
+
+
+def _listed(hub: Any, repo: str, revision: str | None, path: str | None) -> tuple[list[str], str]:
+    """The names to fetch and the revision's commit; checked against the limits before anything is fetched."""
+    info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+    sizes = {one.rfilename: int(one.size or 0) for one in info.siblings or []}
+    names = pick(sorted(sizes), path, f"hf:{repo}")
+    if path is not None and "README.md" in sizes and "README.md" not in names:
+        names = [*names, "README.md"]  # it states the licence
+    total = sum(sizes[name] for name in names)
+    if total > files.TOTAL_BYTES_MAX:
+        raise SourceError(
+            f"hf:{repo} has {total >> 30} GiB; at most {files.TOTAL_BYTES_MAX >> 30} GiB are taken."
+        )
+    return names, str(info.sha)
+
+
+def _inside(top: Path, names: list[str]) -> list[tuple[str, Path]]:
+    """Names with real paths. The cache's snapshots are links to its blobs, two directories up, and to nothing else."""
+    cache = top.parent.parent.resolve()
+    taken = []
+    for name in sorted(names):
+        real = (top / files.safe_name(name, str(top.name))).resolve()
+        if not real.is_relative_to(cache):
+            raise SourceError(f"{name} in the hub's cache is a link out of it; remove {top} and fetch again.")
+        if real.is_file():
+            taken.append((name, real))
+    return taken
