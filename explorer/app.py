@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import re
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -28,8 +30,18 @@ from explorer import export, openapi, pages, parquet, render, show
 from explorer.db import Db
 from explorer.live import TOPICS, Hub
 from explorer.pages.body import raw_of
+from explorer.png import NoPicture
 from explorer.routes import ROUTES
 from explorer.routes import Route as PageRoute
+from explorer.throttle import (
+    FILE_COST,
+    PAGE_COST,
+    STREAMS_PER_CLIENT,
+    TABLE_COST,
+    Mirror,
+    Throttle,
+    client_of,
+)
 from explorer.values import Page, to_json
 from spore_borg.errors import BorgError, IntegrityError, NotFound, UsageError
 
@@ -38,7 +50,8 @@ CACHE_BODY_MAX = 1 << 20
 GZIP_FROM_BYTES = 500
 URL_CHARS_MAX = 2_000
 HOST_RE = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
-DATA_ENDINGS = (".json", ".cbor", "/events", *(f".{ext}" for ext in export.MEDIA))
+TABLE_ENDINGS = tuple(f".{ext}" for ext in export.MEDIA)
+DATA_ENDINGS = (".json", ".cbor", "/events", *TABLE_ENDINGS)
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
@@ -59,6 +72,7 @@ PROBLEM_STATUS: tuple[tuple[type[BorgError], int, str], ...] = (
     (NotFound, 404, "Not found"),
     (UsageError, 400, "This address asks for something that cannot be"),
     (IntegrityError, 503, "The views cannot be read"),
+    (NoPicture, 503, "No PNG here"),
     (parquet.NoParquet, 501, "This form is not installed here"),
 )
 
@@ -75,7 +89,8 @@ class Body:
 
 def body_of(media: str, plain: bytes) -> Body:
     """Compress and fingerprint an answer."""
-    packed = gzip.compress(plain, 6, mtime=0) if len(plain) >= GZIP_FROM_BYTES else None
+    dense = len(plain) < GZIP_FROM_BYTES or media == "image/png"
+    packed = None if dense else gzip.compress(plain, 6, mtime=0)
     return Body(media, plain, packed, f'W/"{hashlib.sha256(plain).hexdigest()[:20]}"')
 
 
@@ -98,6 +113,8 @@ class Guard:
         self.app = app
         self.explorer = explorer
         self.hosts = hosts  # None: any, when bound to more than loopback
+        self.mirror = explorer.mirror
+        self.throttle = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -124,13 +141,28 @@ class Guard:
         if self.hosts is not None and host_name(request.headers.get("host", "")) not in self.hosts:
             detail = (
                 "This explorer is for this machine only. Open it as http://127.0.0.1 or http://localhost."
+                if self.mirror is None
+                else f"This is {self.mirror.url}: ask for it by that name."
             )
             return problem(request, 421, "Wrong host", detail)
         if len(request.scope.get("raw_path") or b"") + len(request.scope["query_string"]) > URL_CHARS_MAX:
             return problem(
                 request, 414, "Address too long", f"An address has at most {URL_CHARS_MAX} characters."
             )
-        return None
+        return self._too_many(request) if self.mirror is not None else None
+
+    def _too_many(self, request: Request) -> Response | None:
+        """A public mirror's limit: who asks more often than it fills again is told when to come back."""
+        assert self.mirror is not None
+        peer = request.client.host if request.client is not None else None
+        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
+        client = client_of(peer, forwarded, self.mirror.proxies)
+        request.scope["explorer.client"] = client
+        path = request.url.path
+        table = path.endswith(TABLE_ENDINGS)
+        cost = TABLE_COST if table else FILE_COST if path.startswith("/static/") else PAGE_COST
+        wait_s = self.throttle.wait_s(client, cost, time.monotonic())
+        return too_often(request, wait_s) if wait_s else None
 
 
 def host_name(header: str) -> str:
@@ -157,26 +189,53 @@ def problem(request: Request, status: int, title: str, detail: str) -> Response:
     """An error: RFC 9457 for programs, a page for people, with its true status either way."""
     headers = {"cache-control": "no-store"}
     if wants_json(request):
-        text = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+        text = problem_json(status, title, detail)
         return Response(text, status, headers, media_type="application/problem+json")
     return Response(render.problem_html(status, title, detail), status, headers, media_type="text/html")
 
 
-class Explorer:
-    """The pages of one home directory."""
+def too_often(request: Request, wait_s: float) -> Response:
+    """429, and after how many seconds to try again: JSON for all but those who ask for a page."""
+    seconds = max(1, math.ceil(wait_s))
+    detail = f"You ask more often than this public mirror answers. Try again in {seconds} s, or run a node of your own."
+    if "html" not in request.headers.get("accept", ""):
+        text = problem_json(429, "Too many requests", detail)
+        headers = {"cache-control": "no-store"}
+        response = Response(text, 429, headers, media_type="application/problem+json")
+    else:
+        response = problem(request, 429, "Too many requests", detail)
+    response.headers["retry-after"] = str(seconds)
+    return response
 
-    def __init__(self, home: Path) -> None:
+
+def problem_json(status: int, title: str, detail: str) -> str:
+    """RFC 9457."""
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+
+
+class Explorer:
+    """The pages of one home directory.
+
+    Args:
+        mirror: set for a public mirror, which shows nothing of the machine that it runs on.
+    """
+
+    def __init__(self, home: Path, mirror: Mirror | None = None) -> None:
         self.home = home
-        self.hub = Hub(home)
+        self.mirror = mirror
+        self.public = mirror is not None
+        self.hub = Hub(home, public=self.public)
         self._cache: OrderedDict[tuple[object, ...], Body] = OrderedDict()
         self._static = {
             name: body_of(MEDIA.get(Path(name).suffix, "application/octet-stream"), raw)
             for name, raw in render.static_files().items()
         }
 
-    def _build(self, make: Callable[[Db], Page], twin: bool, path: str, origin: str) -> Body | str:
+    def _build(
+        self, make: Callable[[Db], Page], twin: bool, path: str, origin: str, query: str
+    ) -> Body | str:
         """Build one page in a snapshot; a text is an address to go to instead."""
-        db = Db(self.home)
+        db = Db(self.home, public=self.public)
         try:
             with db.snapshot():
                 page = make(db)
@@ -184,20 +243,24 @@ class Explorer:
                 return page.hit
             if twin:
                 return body_of("application/json", to_json(page).encode())
+            canonical = f"{origin}{path}{'?' * bool(query)}{query}" if self.public else ""
             if isinstance(page, pages.PlotPage):
+                if path.endswith(".png"):
+                    return body_of("image/png", render.plot_png(page))
                 return body_of("image/svg+xml", render.plot_svg(page).encode())
-            return body_of("text/html; charset=utf-8", render.html(page, path, origin).encode())
+            return body_of("text/html; charset=utf-8", render.html(page, path, origin, canonical).encode())
         finally:
             db.close()
 
     async def page(self, request: Request, make: Callable[[Db], Page], twin: bool) -> Response:
         """Answer with a page, from the cache while the versions stand."""
         versions = tuple(sorted(self.hub.versions.items()))
-        origin = origin_of(request)
+        origin = origin_of(request) if self.mirror is None else self.mirror.url
         key = (origin, request.url.path, request.url.query, versions)
         found = self._cache.get(key) if versions else None
         if found is None:
-            built = await anyio.to_thread.run_sync(self._build, make, twin, str(request.url.path), origin)
+            at = (str(request.url.path), origin, request.url.query)
+            built = await anyio.to_thread.run_sync(self._build, make, twin, *at)
             if isinstance(built, str):
                 return RedirectResponse(built, 303)
             found = built
@@ -207,6 +270,9 @@ class Explorer:
             self._cache.move_to_end(key)
         while len(self._cache) > CACHE_ENTRIES:
             self._cache.popitem(last=False)
+        if self.public:  # a proxy may keep it, and asks each time whether it still holds
+            picture = found.media.startswith("image/")
+            return answer(request, found, "public, max-age=60" if picture else "public, no-cache")
         return answer(request, found)
 
     def route(self, given: PageRoute) -> list[Route]:
@@ -232,12 +298,12 @@ class Explorer:
 
         async def handle(request: Request) -> Response:
             asked = {param: request.query_params.get(param) for param in export.TABLES[name].query}
-            pieces = export.stream(self.home, name, ext, asked)
+            pieces = export.stream(self.home, name, ext, asked, public=self.public)
             first = await anyio.to_thread.run_sync(
                 next, pieces, b""
             )  # errors while there is a status to give
             headers = {
-                "cache-control": "no-store",
+                "cache-control": "public, max-age=60" if self.public else "no-store",
                 "content-disposition": f'attachment; filename="{name}.{ext}"',
             }
             if request.method == "HEAD":
@@ -294,12 +360,15 @@ class Explorer:
             )
             response.headers["retry-after"] = "30"
             return response
+        client = request.scope.get("explorer.client")
+        if client is not None and self.hub.of_client(client) >= STREAMS_PER_CLIENT:
+            return too_often(request, 30)
         last = request.headers.get("last-event-id")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         if request.method == "HEAD":
             return Response(headers=headers, media_type="text/event-stream")
         return StreamingResponse(
-            self.hub.stream(topics, last), media_type="text/event-stream", headers=headers
+            self.hub.stream(topics, last, client), media_type="text/event-stream", headers=headers
         )
 
 
@@ -341,13 +410,15 @@ async def _on_defect(request: Request, error: Exception) -> Response:
     )
 
 
-def make_app(home: Path, *, loopback: bool = True) -> Guard:
+def make_app(home: Path, *, loopback: bool = True, mirror: Mirror | None = None) -> Guard:
     """The ASGI application for one home directory.
 
     Args:
         home: the node's directory. loopback: only answer requests that name this machine (DNS rebinding).
+        mirror: be a public mirror of that name: requests that name it or this machine, limits for every client.
     """
-    explorer = Explorer(home)
+    explorer = Explorer(home, mirror)
+    names = LOOPBACK if mirror is None else LOOPBACK | {mirror.host}
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -374,4 +445,4 @@ def make_app(home: Path, *, loopback: bool = True) -> Guard:
         lifespan=lifespan,
         exception_handlers={BorgError: _on_error, HTTPException: _on_http, Exception: _on_defect},
     )
-    return Guard(app, LOOPBACK if loopback else None, explorer)
+    return Guard(app, names if loopback or mirror is not None else None, explorer)

@@ -28,6 +28,7 @@ class Viewer:
     """One open stream."""
 
     topics: frozenset[str]
+    client: str | None = None  # who, where that is limited
     pending: dict[str, str] = field(default_factory=dict)  # topic → version
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -35,8 +36,9 @@ class Viewer:
 class Hub:
     """Who watches, and what was last seen."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, public: bool = False) -> None:
         self.home = home
+        self.public = public  # news of what strangers may see only
         self.versions: dict[str, str] = {}
         self.viewers: set[Viewer] = set()
         self.closed = False
@@ -48,6 +50,10 @@ class Hub:
         """Whether one more viewer would be too many."""
         return len(self.viewers) >= VIEWERS_MAX
 
+    def of_client(self, client: str) -> int:
+        """How many streams one client has open."""
+        return sum(viewer.client == client for viewer in self.viewers)
+
     def read(self) -> dict[str, str]:
         """The version of each topic now. Costs one file stat and one pragma while nothing changes."""
         path = self.home / "views.sqlite"
@@ -58,7 +64,7 @@ class Hub:
             identity = ()
         if self._db is None or identity != self._seen[:2]:
             self.forget()
-            self._db, self._seen = Db(self.home), (*identity, None)
+            self._db, self._seen = Db(self.home, public=self.public), (*identity, None)
         data_version = self._db.connection.execute("PRAGMA data_version").fetchone()[0]
         if self._seen != (*identity, data_version) or not self.versions:
             self._seen = (*identity, data_version)
@@ -104,9 +110,11 @@ class Hub:
         for viewer in self.viewers:
             viewer.wake.set()
 
-    async def stream(self, topics: frozenset[str], last_id: str | None) -> AsyncIterator[bytes]:
+    async def stream(
+        self, topics: frozenset[str], last_id: str | None, client: str | None = None
+    ) -> AsyncIterator[bytes]:
         """One viewer's events, from now on; at once if ``last_id`` is not the current version."""
-        viewer = Viewer(topics=topics)
+        viewer = Viewer(topics=topics, client=client)
         self.viewers.add(viewer)
         try:
             yield b"retry: 3000\n\n"

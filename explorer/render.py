@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from explorer import show, svg
+from explorer import markdown, png, show, svg
 from explorer.pages.common import Running
 from explorer.pages.picture import PlotPage
 from explorer.pages.plot import Plot
@@ -171,7 +171,8 @@ def environment() -> Environment:
         recipe_value=show.recipe_value,
         progress=progress,
         rows_of=rows_of,
-        drawing=lambda plot, direction: svg.drawing(plot, lower_is_better(direction)),
+        drawing=lambda plot, direction, height=svg.HEIGHT: svg.drawing(plot, lower_is_better(direction), height),
+        markdown=markdown.render,
         bars=svg.bars,
         curve=svg.curve,
         overlay=svg.overlay,
@@ -187,20 +188,34 @@ def environment() -> Environment:
     return env
 
 
-def html(page: Page, path: str, origin: str = "") -> str:
+def html(page: Page, path: str, origin: str = "", canonical: str = "") -> str:
     """A page as HTML.
 
     Args:
         page: the value. path: the address it was asked under, for its JSON link.
         origin: ``http://host:port`` for the addresses that other programs fetch (a chat's preview); may be empty.
+        canonical: the page's one whole address, for search engines; may be empty.
     """
     template = environment().get_template(f"{page.name}.html")
-    return template.render(p=page, frame=page.frame, path=path, origin=origin)
+    text = template.render(p=page, frame=page.frame, path=path, origin=origin)
+    if canonical:
+        link = Markup('<link rel="canonical" href="{}"></head>').format(canonical)
+        text = text.replace("</head>", link, 1)
+    return text
 
 
-def plot_svg(page: PlotPage) -> str:
+def plot_svg(page: PlotPage, height: float = svg.HEIGHT) -> str:
     """The frontier plot as a picture of its own: no stylesheet, no script, nothing from elsewhere."""
-    return environment().get_template("plot.svg").render(p=page)
+    return environment().get_template("plot.svg").render(p=page, height=height)
+
+
+def plot_png(page: PlotPage) -> bytes:
+    """The same picture as PNG, 1,200 × 630 pixels.
+
+    Raises:
+        NoPicture: this system cannot make one.
+    """
+    return png.png(plot_svg(page, svg.WIDTH * png.HEIGHT / png.WIDTH - svg.TITLE))
 
 
 def problem_html(status_code: int, title: str, detail: str) -> str:
@@ -210,4 +225,4 @@ def problem_html(status_code: int, title: str, detail: str) -> str:
     )
 
 
-__all__ = ["Plot", "environment", "html", "plot_svg", "problem_html", "query", "static_files"]
+__all__ = ["Plot", "environment", "html", "plot_png", "plot_svg", "problem_html", "query", "static_files"]
