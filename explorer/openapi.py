@@ -40,6 +40,7 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "name": (_NODE, "A node's name."),
     "cid": (_ID, "A record's id."),
     "signature": ({"type": "string", "pattern": f"^{show.SIGNATURE_RE.pattern}$"}, "A failure's signature."),
+    "chapter": ({"type": "string", "pattern": f"^{show.CHAPTER_RE.pattern}$"}, "A chapter's name."),
     "sort": ({"enum": list(SORTS)}, "The order; default: recent."),
     "before": ({"type": "integer", "minimum": 0}, "The key that a page gives for the next, older one."),
     "after": ({"type": "string"}, "The key that a page gives for the next one."),

@@ -171,7 +171,9 @@ def environment() -> Environment:
         recipe_value=show.recipe_value,
         progress=progress,
         rows_of=rows_of,
-        drawing=lambda plot, direction, height=svg.HEIGHT: svg.drawing(plot, lower_is_better(direction), height),
+        drawing=lambda plot, direction, height=svg.HEIGHT: svg.drawing(
+            plot, lower_is_better(direction), height
+        ),
         markdown=markdown.render,
         bars=svg.bars,
         curve=svg.curve,
@@ -204,7 +206,7 @@ def html(page: Page, path: str, origin: str = "", canonical: str = "") -> str:
     return text
 
 
-def plot_svg(page: PlotPage, height: float = svg.HEIGHT) -> str:
+def plot_svg(page: PlotPage, height: int = svg.HEIGHT) -> str:
     """The frontier plot as a picture of its own: no stylesheet, no script, nothing from elsewhere."""
     return environment().get_template("plot.svg").render(p=page, height=height)
 
@@ -215,7 +217,7 @@ def plot_png(page: PlotPage) -> bytes:
     Raises:
         NoPicture: this system cannot make one.
     """
-    return png.png(plot_svg(page, svg.WIDTH * png.HEIGHT / png.WIDTH - svg.TITLE))
+    return png.png(plot_svg(page, svg.WIDTH * png.HEIGHT // png.WIDTH - svg.TITLE))
 
 
 def problem_html(status_code: int, title: str, detail: str) -> str:

@@ -18,7 +18,7 @@ class Route:
 
 
 def _route(path: str, page: str, query: str, what: str, *, table: bool = False) -> Route:
-    twin = "/overview.json" if path == "/" else f"{path.removesuffix('.svg')}.json"
+    twin = "/overview.json" if path == "/" else f"{path.removesuffix('.svg').removesuffix('.png')}.json"
     return Route(path=path, json=twin, page=page, query=tuple(query.split()), what=what, table=table)
 
 
@@ -42,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     _route("/compare", "compare", "a b c d", "Two to four experiments side by side; the others against a."),
     _route("/plot.svg", "picture", "task class x", "The frontier plot alone, as a picture."),
+    _route("/plot.png", "picture", "task class x", "The same picture as PNG, 1,200 × 630."),
     _route("/verify", "verify", "after", "What waits for evidence, runs, was judged.", table=True),
     _route("/reputation", "reputation", "node before after", "Leaderboard and ledger.", table=True),
     _route(
@@ -55,6 +56,9 @@ ROUTES: tuple[Route, ...] = (
     _route("/mesh", "mesh", "after", "Peers, nodes and their lag, rounds.", table=True),
     _route("/node/{name}", "node", "before", "One node."),
     _route("/tasks", "tasks", "", "Definitions of the tasks.", table=True),
+    _route("/spec", "spec", "", "The chapters of the specification."),
+    _route("/spec/{chapter}", "chapter", "", "One chapter."),
+    _route("/licences", "licences", "", "The licence and the notices."),
     _route("/about", "about", "", "Version and licences."),
     _route("/api", "api", "", "This list."),
 )

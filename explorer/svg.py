@@ -13,6 +13,7 @@ from explorer.pages.plot import Plot, Step
 
 WIDTH, HEIGHT = 940, 330
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 10, 40
+TITLE = 62  # above the plot, where it stands alone
 LABELS_MAX = 6
 LABEL_CHARS = 34
 CHAR_WIDTH = 6.6  # of the label font, for keeping labels apart
@@ -94,9 +95,9 @@ def _dots(plot: Plot, pitch_x: float, pitch_y: float) -> str:
     return "".join(out)
 
 
-def drawing(plot: Plot, lower: bool) -> Drawing:
-    """Lay out one frontier plot; ``lower``: less is better."""
-    inner_w, inner_h = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+def drawing(plot: Plot, lower: bool, height: int = HEIGHT) -> Drawing:
+    """Lay out one frontier plot; ``lower``: less is better. ``height`` in pixels, for 940 of width."""
+    inner_w, inner_h = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM
     x_span, y_span = max(1, plot.x_high - plot.x_low), max(1, plot.y_high - plot.y_low)
 
     def at_x(value: float) -> float:
@@ -116,16 +117,16 @@ def drawing(plot: Plot, lower: bool) -> Drawing:
         upper_edge = max(float(TOP), at_y(best.metric + 2 * plot.sigma))
         band_y = _n(upper_edge)
         band_height = _n(
-            max(0.0, min(float(HEIGHT - BOTTOM), at_y(best.metric - 2 * plot.sigma)) - upper_edge)
+            max(0.0, min(float(height - BOTTOM), at_y(best.metric - 2 * plot.sigma)) - upper_edge)
         )
     y_ticks = ticks(plot.y_low / show.NBITS, plot.y_high / show.NBITS, 5)
     decimals = _decimals(y_ticks)
     return Drawing(
         width=WIDTH,
-        height=HEIGHT,
+        height=height,
         left=LEFT,
         right=WIDTH - RIGHT,
-        bottom=HEIGHT - BOTTOM,
+        bottom=height - BOTTOM,
         dots=_dots(plot, pitch_x, pitch_y),
         dash=f"0 {pitch_x:.4f}",
         line=line,
@@ -134,7 +135,7 @@ def drawing(plot: Plot, lower: bool) -> Drawing:
         band_height=band_height,
         points=tuple(Point(x=_n(at_x(s.x)), y=_n(at_y(s.metric)), step=s) for s in plot.steps),
         hollow=tuple((_n(at_x(h.x)), _n(at_y(h.metric)), h.cid, h.metric) for h in plot.hollow),
-        labels=_labels(plot, at_x, at_y, lower),
+        labels=_labels(plot, at_x, at_y, lower, height),
         x_ticks=tuple(
             Tick(at=_n(at_x(v)), text=_x_text(plot.axis, v))
             for v in _whole(ticks(plot.x_low, plot.x_high, 6))
@@ -159,7 +160,7 @@ def _decimals(values: Sequence[float]) -> int:
     return 6
 
 
-def _labels(plot: Plot, at_x: object, at_y: object, lower: bool) -> tuple[Label, ...]:
+def _labels(plot: Plot, at_x: object, at_y: object, lower: bool, height: int) -> tuple[Label, ...]:
     """Words beside the largest steps, the largest first, where they cover no other words and not the line."""
     assert callable(at_x)
     assert callable(at_y)
@@ -180,7 +181,7 @@ def _labels(plot: Plot, at_x: object, at_y: object, lower: bool) -> tuple[Label,
         if x + width > WIDTH - RIGHT:
             x, anchor = at_x(step.x) - 8, "end"
             y = at_y(step.metric) + (17 if lower else -7)
-            if y > HEIGHT - BOTTOM - 4:
+            if y > height - BOTTOM - 4:
                 continue
         left = x if anchor == "start" else x - width
         box = (left, y - LABEL_HEIGHT, left + width, y)

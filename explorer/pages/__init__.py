@@ -12,17 +12,20 @@ from explorer.pages.picture import PlotPage, picture
 from explorer.pages.record import RecordPage, record
 from explorer.pages.records import RecordsPage, records
 from explorer.pages.reputation import ReputationPage, reputation
+from explorer.pages.spec import ChapterPage, LicencesPage, SpecPage, chapter, licences, spec
 from explorer.pages.tasks import TasksPage, tasks
 from explorer.pages.verify import VerifyPage, verify
 
 __all__ = [
     "AboutPage",
     "ApiPage",
+    "ChapterPage",
     "ComparePage",
     "DagPage",
     "FailurePage",
     "FailuresPage",
     "FrontierPage",
+    "LicencesPage",
     "MeshPage",
     "NodePage",
     "OverviewPage",
@@ -30,15 +33,18 @@ __all__ = [
     "RecordPage",
     "RecordsPage",
     "ReputationPage",
+    "SpecPage",
     "TasksPage",
     "VerifyPage",
     "about",
     "api",
+    "chapter",
     "compare",
     "dag",
     "failure",
     "failures",
     "frontier",
+    "licences",
     "mesh",
     "node",
     "overview",
@@ -46,6 +52,7 @@ __all__ = [
     "record",
     "records",
     "reputation",
+    "spec",
     "tasks",
     "verify",
 ]

@@ -10,6 +10,8 @@ import click
 from spore_borg.cli import frame as cli
 from spore_borg.errors import UsageError
 
+FORMS = (".svg", ".png")
+
 
 @cli.command("plot")
 @click.option(
@@ -17,7 +19,7 @@ from spore_borg.errors import UsageError
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the picture here, as .svg. Without it, it goes to stdout.",
+    help="Write the picture here, as .svg or .png. Without it, it goes to stdout as SVG.",
 )
 @click.option("--task", metavar="NAME", help="This task (name or id); default: the first.")
 @click.option("--class", "hardware", metavar="CLASS", help="This hardware class; default: one with a result.")
@@ -31,13 +33,12 @@ from spore_borg.errors import UsageError
 def command(frame: cli.Frame, output: Path | None, task: str | None, hardware: str | None, axis: str) -> None:
     """Draw the frontier: every run, the verified best, and its noise.
 
-    `--json` prints what is drawn instead of the picture (with -o, besides writing it). The picture is SVG and needs
-    nothing from elsewhere, so it can be put on any page or opened in a browser.
+    `--json` prints what is drawn instead of the picture (with -o, besides writing it). The picture needs nothing from
+    elsewhere, so it can be put on any page; PNG, 1,200 × 630 pixels, is for chats and papers that take no SVG.
     """
-    if output is not None and output.suffix.lower() != ".svg":
-        raise UsageError(
-            detail=f"{output} is no .svg file, and only SVG can be written. Browsers and most editors convert it."
-        )
+    form = output.suffix.lower() if output is not None else ".svg"
+    if form not in FORMS:
+        raise UsageError(detail=f"{output} is no {' or '.join(FORMS)} file, and only those can be written.")
     from explorer import pages, render
     from spore_borg.cli import reading
 
@@ -46,7 +47,7 @@ def command(frame: cli.Frame, output: Path | None, task: str | None, hardware: s
     picture = render.plot_svg(page)
     value = reading.page_value(page)
     if output is not None:
-        output.write_text(picture, encoding="utf-8")
+        output.write_bytes(render.plot_png(page) if form == ".png" else picture.encode())
         value["file"] = str(output)
     cli.output(frame, value, lambda shown: said(shown) if output is not None else picture.rstrip("\n"))
 

@@ -24,11 +24,17 @@ def test_to_stdout_and_as_a_value(borg: Borg, home: Path) -> None:
     assert value["best_cid"] == BETTER[0]
 
 
-def test_only_svg(borg: Borg, home: Path, tmp_path: Path) -> None:
-    result = borg("--home", home, "plot", "-o", tmp_path / "frontier.png")
+def test_as_png(borg: Borg, home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "frontier.PNG"
+    assert borg("--home", home, "plot", "-o", path).code == 0
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_only_svg_and_png(borg: Borg, home: Path, tmp_path: Path) -> None:
+    result = borg("--home", home, "plot", "-o", tmp_path / "frontier.pdf")
     assert result.code == 2
-    assert ".svg" in result.err
-    assert not list(tmp_path.glob("*.png"))
+    assert ".svg or .png" in result.err
+    assert not list(tmp_path.glob("frontier*"))
 
 
 def test_unknown_tasks_and_classes(borg: Borg, home: Path) -> None:

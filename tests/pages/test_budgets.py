@@ -12,7 +12,7 @@ import pytest
 
 from explorer import pages, render
 from explorer.db import Db, schema_sql
-from explorer.pages import plot
+from explorer.pages import plot, spec
 from explorer.queries import ALLOWED, QUERIES
 from explorer.values import Page, to_json
 
@@ -46,6 +46,12 @@ def deepest(home: Path) -> str:
     row = db.connection.execute("SELECT cid FROM experiment ORDER BY depth DESC LIMIT 1").fetchone()
     db.close()
     return str(row[0])
+
+
+def longest() -> str:
+    """The chapter with the most text."""
+    found = spec.chapters()
+    return max(found, key=lambda name: len(found[name][1]))
 
 
 def first_run(db: Db) -> str:
@@ -91,6 +97,9 @@ BUDGETS: dict[str, tuple[Callable[[Db], Page], int, float]] = {
     "failure": (lambda db: pages.failure(db, pages.failures(db).rows[0].signature), 20_000, 10),
     "node": (lambda db: pages.node(db, db.all("leaders_first", limit=1)[0]["name"]), 50_000, 12),
     "tasks": (pages.tasks, 5_000, 10),
+    "spec": (pages.spec, 5_000, 10),
+    "longest chapter": (lambda db: pages.chapter(db, longest()), 5_000, 20),
+    "licences": (pages.licences, 5_000, 10),
     "about": (pages.about, 5_000, 10),
     "api": (pages.api, 5_000, 10),
 }

@@ -50,13 +50,47 @@ def test_a_chat_is_told_where_the_picture_is(client: Callable[[str], Client]) ->
     best = ask.get("/overview.json").json()["best_cid"]
     for path in ("/", f"/record/{best}"):
         found = dict(re.findall(r'<meta property="og:([a-z:_]+)" content="([^"]*)">', ask.get(path).text))
-        assert found["image"].startswith("http://127.0.0.1:8470/plot.svg?")
+        assert found["image"].startswith("http://127.0.0.1:8470/plot.png?")
         assert (
             ask.get(found["image"].removeprefix("http://127.0.0.1:8470").replace("&amp;", "&")).status_code
             == 200
         )
         assert "2." in found["title"]
         assert found["description"]
+
+
+@pytest.mark.parametrize("state", ["empty", "one", "hostile", "mesh"])
+def test_as_png_it_has_the_size_of_a_preview(state: str, client: Callable[[str], Client]) -> None:
+    answer = client(state).get("/plot.png")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    raw = answer.content
+    assert raw.startswith(b"\x89PNG\r\n\x1a\n")
+    assert (int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")) == (1_200, 630)
+    assert len(raw) < 300_000
+
+
+def test_png_shows_the_colours_of_the_plot(client: Callable[[str], Client]) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    image = Image.open(BytesIO(client("mesh").get("/plot.png").content)).convert("RGB")
+    seen = {colour for _, colour in image.getcolors(1 << 24) or ()}
+    assert (0xFB, 0xFA, 0xF7) in seen  # the paper
+    assert (0x00, 0x66, 0x4B) in seen  # the frontier
+    assert (0x1C, 0x1D, 0x19) in seen  # the words: there is a font
+
+
+def test_without_a_font_it_says_what_to_do(
+    client: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from explorer import png
+
+    monkeypatch.setattr(png, "_fonts", lambda: False)
+    answer = client("one").get("/plot.png", accept="application/json")
+    assert answer.status_code == 503
+    assert "font" in answer.json()["detail"]
 
 
 def test_a_strange_host_is_not_repeated(client: Callable[[str], Client]) -> None:

@@ -19,6 +19,7 @@ ROUTES = (
     "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
     "/reputation", "/tasks", "/about", "/api", "/dag", "/dag?view=lanes&before=300", "/dag?view=spine",
     "/dag?view=lineage", "/compare", "/mesh", "/failures", "/failures?sort=most", "/failures?q=finite+loss",
+    "/spec", "/spec/10-records", "/spec/20-views", "/licences",
 )  # fmt: skip
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -175,6 +176,7 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
      "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
      "/dag?cid=b" + "a" * 58, "/verify?after=1", "/mesh?after=1", "/plot.svg?x=up", "/plot.svg?class=x",
      "/failures?sort=x", "/failures?before=x", "/failures?sort=most&after=x", "/failure/000", "/failure/ffffffffffff",
+     "/spec/README", "/spec/99-nothing", "/spec/..%2fREADME",
      "/reputation?after=x.y", "/reputation?node=x",
      "/records?author=<b>", "/events?topics=all",
      "/node/" + "a" * 52 + "?before=z"],
