@@ -11,7 +11,6 @@ The file is safetensors: ``p<slot>.<split>.data`` uint8 (the items one after the
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import json
 import tempfile
@@ -25,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from spore_borg.learn import suite_data, suite_files, suite_made
+from spore_borg.learn import sources, suite_data, suite_files, suite_made
 from spore_borg.learn.errors import SuiteError
 from spore_borg.learn.graph import MODALITIES
 from spore_borg.learn.suite_data import SMALL, Fetch, Raw, Sizes
@@ -145,7 +144,7 @@ def _sources(sizes: Sizes, *, offline: bool, fetch: Fetch | None, left_out: list
         lines = [f"line {i} of a text" for i in range(100)]
     yield from _fetched(sizes, offline=offline, fetch=fetch, left_out=left_out, need=need)
     yield suite_files.file_types(lines, need // 15)
-    yield suite_made.voice(need)
+    yield suite_made.voice(need, speech=None if offline else _speech(fetch, left_out))
     yield suite_made.pitch(need)
 
 
@@ -157,7 +156,7 @@ def _fetched(
         left_out.append("digits, masked-token: their packages were not fetched (offline).")
         yield suite_made.glyphs(need)
         return
-    get = fetch or importlib.import_module("spore_borg.learn.sources").fetch
+    get = fetch or sources.fetch
     with tempfile.TemporaryDirectory(prefix="spore-borg-suite-") as work:
         try:
             raw = suite_data.member(get, suite_data.DIGITS_SOURCE, Path(work) / "digits")
@@ -170,6 +169,17 @@ def _fetched(
             yield suite_data.smiles(raw, 2 * need)
         except SuiteError as error:
             left_out.append(f"masked-token: {error}")
+
+
+def _speech(fetch: Fetch | None, left_out: list[str]) -> NDArray[np.int16] | None:
+    """Recorded speech at 16 kHz; None, and a line in ``left_out``, where it cannot be had."""
+    with tempfile.TemporaryDirectory(prefix="spore-borg-suite-") as work:
+        try:
+            raw = suite_data.member(fetch or sources.fetch, suite_made.SPEECH_SOURCE, Path(work))
+            return suite_data.samples(raw)
+        except SuiteError as error:
+            left_out.append(f"recorded speech: {error}")
+            return None
 
 
 class Suite:

@@ -14,13 +14,15 @@ import hashlib
 import importlib.util
 import io
 import re
+import wave
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spore_borg.learn.errors import LearnError, SuiteError
 
@@ -250,6 +252,17 @@ def digits(raw: bytes, per_class: int) -> Raw:
     )  # fmt: skip
 
 
+def samples(raw: bytes) -> NDArray[np.int16]:
+    """The samples of a WAV file with one channel of 16 bits at 16 kHz. Raises SuiteError for another one."""
+    try:
+        with wave.open(io.BytesIO(raw)) as file:
+            if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 16_000):
+                raise SuiteError("The recorded speech is not one channel of 16 bits at 16 kHz.")
+            return np.frombuffer(file.readframes(min(file.getnframes(), 1 << 22)), "<i2").astype(np.int16)
+    except (wave.Error, EOFError) as error:
+        raise SuiteError(f"The recorded speech is no WAV file: {error}") from error
+
+
 Fetch = Callable[..., Any]
 
 
@@ -261,10 +274,10 @@ def member(fetch: Fetch, source: str, out_dir: Path) -> bytes:
     """
     wanted = source.rsplit(":", 1)[-1]
     try:
-        files: Mapping[str, Path] = fetch(source, out_dir).files
+        files: Sequence[tuple[str, Path]] = fetch(source, out_dir).files
     except (LearnError, OSError) as error:
         raise SuiteError(f"{source} cannot be fetched: {error}") from error
-    for name, path in sorted(files.items()):
+    for name, path in sorted(files):
         if Path(name).name == Path(wanted).name:
             if path.stat().st_size > MEMBER_BYTES_MAX:
                 raise SuiteError(

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from spore_borg.learn.suite_data import Raw, Triple
 
 SAMPLE_RATE_HZ = 16_000
-SAMPLES = 4_096  # of one sound: 0.256 s
+SAMPLES = 6_144  # of a sound with or without a voice: 0.384 s
+TONE_SAMPLES = 2_048  # of a tone: 0.128 s
+SEGMENT = 4_800  # samples of recorded speech whose windows stay together in one split
+SPEECH_SOURCE = "pypi:pysptk==1.0.1:pysptk/example_audio_data/arctic_a0007.wav"
 FRACTION = 14  # bits behind the point of filter coefficients
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # (F1, F2, F3) in Hz of ten vowels; bandwidths 60, 90, 150 Hz.
@@ -105,12 +108,12 @@ def _voice(rng: np.random.Generator, count: int) -> Ints:
 
 
 def _other(rng: np.random.Generator, count: int) -> Ints:
-    """What is no voice: white, low and band noise, hum, clicks and chords, in turn: [count, SAMPLES]."""
+    """White, low and band noise, hum, clicks, bowed strings and chords, in turn: [count, SAMPLES]."""
     t = np.arange(SAMPLES)
     made = []
     for i in range(count):
         white = rng.integers(-8_000, 8_001, (1, SAMPLES))
-        kind = i % 6
+        kind = i % 7
         if kind == 0:
             signal = white
         elif kind == 1:
@@ -122,6 +125,11 @@ def _other(rng: np.random.Generator, count: int) -> Ints:
         elif kind == 4:
             clicks = (rng.random((1, SAMPLES)) < 0.002).astype(np.int64) * 30_000
             signal = _resonate(clicks, rng.integers(800, 5_000, 1), 120) + white // 40
+        elif kind == 5:
+            # A bowed string: pulses of a steady pitch through two resonances that no mouth has together.
+            pulses = (np.diff(t * int(rng.integers(85, 260)) // SAMPLE_RATE_HZ, prepend=0) > 0) * 60_000
+            signal = _resonate(pulses[None, :].astype(np.int64), rng.integers(1_200, 1_900, 1), 200)
+            signal = _resonate(signal, rng.integers(3_200, 5_000, 1), 400)
         else:
             roots = (int(rng.integers(110, 500)), int(rng.integers(110, 500)))
             signal = (_triangle(t, roots[0]) + _triangle(t, roots[1]))[None, :]
@@ -141,22 +149,53 @@ def _noisy(rng: np.random.Generator, signal: Ints, share: int) -> NDArray[np.uin
     return mu_law(np.clip(signal * loud // 20_000 + noise, -32_768, 32_767))
 
 
-def voice(count: int, seed: int = 11) -> Raw:
-    """Voice or not: formant vowels against noise, hum, clicks and chords."""
+def _spoken(rng: np.random.Generator, speech: Ints, count: int) -> tuple[Ints, list[str]]:
+    """Windows of recorded speech, up to a quarter slower or faster: [count, SAMPLES] and the segment of each."""
+    segments = max((len(speech) - SAMPLES * 5 // 4) // SEGMENT, 1)
+    # Places are dealt out before silence is dropped, so that windows of two segments overlap little.
+    made: list[Ints] = []
+    groups: list[str] = []
+    while len(made) < count:
+        segment = int(rng.integers(0, segments))
+        speed = int(rng.integers(80, 126))  # per cent
+        start = segment * SEGMENT + int(rng.integers(0, SEGMENT // 4))
+        places = np.minimum(start * 100 + np.arange(SAMPLES) * speed, len(speech) * 100 - 101)
+        at, part = places // 100, places % 100
+        window = (speech[at] * (100 - part) + speech[at + 1] * part) // 100
+        made.append(window)
+        groups.append(f"speech/{segment}")
+    return _normal(np.stack(made), 20_000), groups
+
+
+def voice(count: int, seed: int = 11, speech: NDArray[np.int16] | None = None) -> Raw:
+    """Voice or not, both in noise, hum, clicks, strings or chords.
+
+    Args:
+        speech: 16 kHz mono; without it the voice is a formant synthesis.
+    """
     rng = _rng(seed)
-    sounds = np.concatenate([_voice(rng, count // 2), _other(rng, count - count // 2)])
+    half = count // 2
+    if speech is None:
+        voices, groups = _voice(rng, half), [f"made/{i}" for i in range(half)]
+    else:
+        voices, groups = _spoken(rng, speech.astype(np.int64), half)
+    around, alone = _other(rng, half), _other(rng, count - half)
+    share = rng.integers(2, 16, half)[:, None]  # the voice is this many times as loud
+    sounds = np.concatenate([_normal(voices * share + around, 20_000), alone])
+    groups += [f"other/{i}" for i in range(count - half)]
     rows: list[Triple] = [
-        (f"{i}", _noisy(rng, sound, 30).tobytes(), int(i < count // 2)) for i, sound in enumerate(sounds)
+        (groups[i], _noisy(rng, sound, int(rng.integers(4, 40))).tobytes(), int(i < half))
+        for i, sound in enumerate(sounds)
     ]
-    return Raw(
-        "voice", "audio", ("other", "voice"), rows, "synthetic: formant synthesis", "CC0-1.0", made=True
-    )
+    source = "synthetic: formant synthesis" if speech is None else SPEECH_SOURCE + " in synthetic noise"
+    licence = "CC0-1.0" if speech is None else "speech: CMU ARCTIC licence (free use); package pysptk: MIT"
+    return Raw("voice", "audio", ("other", "voice"), rows, source, licence, made=speech is None)
 
 
 def pitch(count: int, seed: int = 12) -> Raw:
     """Which of the twelve notes a harmonic tone has, in any of three octaves, slightly out of tune."""
     rng = _rng(seed)
-    t = np.arange(SAMPLES)
+    t = np.arange(TONE_SAMPLES)
     rows: list[Triple] = []
     for i in range(count):
         note, octave = i % 12, int(rng.integers(0, 3))
@@ -164,7 +203,7 @@ def pitch(count: int, seed: int = 12) -> Raw:
         # Phase in 2^-16 turns per sample · 2^16; the only real number here is rounded at once.
         step = round(130.8128 * 2 ** (octave + note / 12 + cents / 1200) * 2**32 / SAMPLE_RATE_HZ)
         start = int(rng.integers(0, 1 << 32))
-        signal = np.zeros(SAMPLES, np.int64)
+        signal = np.zeros(TONE_SAMPLES, np.int64)
         for harmonic in range(1, 6):
             at = ((start + t * step * harmonic) >> 16) & 65_535
             # A parabola for each half turn stands for the sine, within 6 % of it.
