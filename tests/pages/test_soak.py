@@ -1,0 +1,49 @@
+"""Viewers while records arrive: every viewer hears of them, and the explorer's memory stays flat.
+
+``SPORE_BORG_SOAK_S`` sets how long the slow one lasts (600 s: what docs/internals/explorer.md reports).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pages import soak
+
+GROWTH_KIB_MAX = (
+    6 * 1024
+)  # caches fill and Python's heap breathes; a leak of 1 KiB an event would be far over this
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+
+
+def check(result: soak.Result, viewers: int, rate: float, duration_s: float) -> None:
+    """What holds however long it lasts."""
+    assert result.errors == []
+    assert result.records >= 0.9 * rate * duration_s
+    assert len(result.events) == viewers
+    assert min(result.events.values()) >= duration_s / 2  # each was told more often than every two seconds
+    assert result.reads > 0
+
+
+def test_twenty_seconds(tmp_path: Path) -> None:
+    options = soak.parse(["--duration", "20", "--viewers", "25", "--readers", "3", "--rate", "50"])
+    result = soak.soak(tmp_path / "home", options)
+    print(soak.said(result, options))
+    check(result, 25, 50, 20)
+    early, late = result.growth_kib()
+    assert late - early < GROWTH_KIB_MAX
+
+
+@pytest.mark.slow
+def test_ten_minutes(tmp_path: Path) -> None:
+    duration_s = float(os.environ.get("SPORE_BORG_SOAK_S", "600"))
+    options = soak.parse(["--duration", str(duration_s)])
+    result = soak.soak(tmp_path / "home", options)
+    print(soak.said(result, options))
+    check(result, 100, 50, duration_s)
+    early, late = result.growth_kib()
+    assert late - early < GROWTH_KIB_MAX
