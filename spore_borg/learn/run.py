@@ -96,7 +96,9 @@ def plan(graph: Graph, ops: Mapping[str, Op]) -> list[Step]:
             )
         least, most = ARITY.get(node.op, (0, len(node.inputs)))
         if not least <= len(node.inputs) <= most or not all(node.inputs[:least]):
-            XX
+            raise GraphError(
+                f"{node.op} {node.name[:80]!r}: it takes {least} to {most} inputs, not {node.inputs!r:.200}."
+            )
         for name in node.inputs:
             if name and name not in made and name not in weights:
                 raise GraphError(

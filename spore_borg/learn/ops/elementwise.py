@@ -154,7 +154,9 @@ for _name, _pair in _FOLDED.items():
 @op("Mean", 1, VARIADIC)
 def _mean(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
     fits_together(node, *inputs)
-    total: Tensor = sum(inputs[1:], inputs[0])
+    total = inputs[0]
+    for value in inputs[1:]:
+        total = total + value
     return (total / len(inputs),)
 
 
