@@ -28,6 +28,13 @@ NAV = (
     ("m", "/mesh", "Mesh", "mesh"),
     ("t", "/tasks", "Tasks", "tasks"),
 )
+PSI_NAMES = {
+    "psi": "Ψ",
+    "verified": "Verified",
+    "synchrony": "In step",
+    "diversity": "Diverse",
+    "learning": "Learning",
+}
 
 
 def query(path: str, **params: object) -> str:
@@ -145,6 +152,7 @@ def environment() -> Environment:
         "amount",
         "count",
         "percent_ppm",
+        "unit_ppm",
         "scaled",
         "size",
         "duration_ms",
@@ -176,12 +184,14 @@ def environment() -> Environment:
         ),
         markdown=markdown.render,
         bars=svg.bars,
+        spark=svg.spark,
         curve=svg.curve,
         overlay=svg.overlay,
         cell=svg.cell,
         cell_width=svg.cell_width,
         lower_is_better=lower_is_better,
         nav=NAV,
+        psi_names=PSI_NAMES,
         asset=asset_version,
         axes=("experiment", "time", "cost"),
         verdicts=show.VERDICTS,

@@ -61,6 +61,11 @@ def percent_ppm(value: int) -> str:
     return f"{value / 10_000:.1f} %"
 
 
+def unit_ppm(value: int | None) -> str:
+    """Parts per million as a number between 0 and 1."""
+    return NONE if value is None else f"{value / 1_000_000:.2f}".replace("-", MINUS)
+
+
 def scaled(value: int | float | None, unit: str = "") -> str:
     """A large number with a decimal prefix: 400000000000 → 400 G."""
     if value is None:

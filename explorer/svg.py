@@ -397,3 +397,52 @@ def bars(rounds: Sequence[Sealed]) -> Bars:
         x_ticks=tuple((_n(left + (v - first + 0.5) * pitch), show.count(v)) for v in numbers),
         most=most,
     )
+
+
+SPARK_WIDTH, SPARK_HEIGHT = 220, 48
+PPM = 1_000_000
+
+
+class Dated(Protocol):
+    """A value at a round."""
+
+    @property
+    def round(self) -> int:
+        """Its round."""
+
+    @property
+    def value(self) -> int | None:
+        """Parts per million."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """A small line over rounds between 0 and 1, with a dot at its end."""
+
+    line: str
+    x: str
+    y: str
+    ended: bool  # the newest value is known
+    low: str
+    high: str
+    width: int = SPARK_WIDTH
+    height: int = SPARK_HEIGHT
+
+
+def spark(points: Sequence[Dated]) -> Spark:
+    """Lay out a part of Ψ, oldest first; a gap where nothing could be measured."""
+    left, right, top, bottom = 4, SPARK_WIDTH - 6, 5, SPARK_HEIGHT - 5
+    first, last = points[0].round, points[-1].round
+    span = max(1, last - first)
+    path, x, y, pen = "", float(right), float(bottom), False
+    for point in points:
+        if point.value is None:
+            pen = False
+            continue
+        x = left + (point.round - first) / span * (right - left) if last > first else (left + right) / 2
+        y = bottom - max(0, min(PPM, point.value)) / PPM * (bottom - top)
+        path += f"{'L' if pen else 'M'}{_n(x)} {_n(y)}" + ("" if pen else "h0")
+        pen = True
+    return Spark(
+        line=path, x=_n(x), y=_n(y), ended=points[-1].value is not None, low=_n(bottom), high=_n(top)
+    )

@@ -10,10 +10,12 @@ from explorer import show
 from explorer.db import Db
 from explorer.pages.common import LAST, frame, leaders_rows, live_values
 from explorer.values import Frame, Page, Who
+from spore_borg.views.health import PARTS, POINTS_MAX, SPAN
 
 NODES_ROWS = 50
 PEERS_MAX = 200
 ROUNDS_SHOWN = 60
+HEALTH = ("psi", *PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,38 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPoint:
+    """A part at a round, in parts per million; None: there was nothing to measure."""
+
+    round: int
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPart:
+    """Ψ or one of its parts: the newest value, the two numbers that it is made of, and how it moved.
+
+    ``a``, ``b``: claims confirmed, claims (verified); live nodes, records asked for (synchrony); directions, frontier
+    steps (diversity); gain now and before, in thousandths of σ per 10^15 FLOP (learning); 0 (psi).
+    """
+
+    name: str
+    value: int | None
+    a: int
+    b: int
+    points: tuple[HealthPoint, ...]  # oldest first; the last is the newest value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeshPage(Page):
     """Peers, nodes and rounds. ``after`` is the key of the next page of nodes."""
 
     name: ClassVar[str] = "mesh"
     live: ClassVar[tuple[str, ...]] = ("view", "live")
+    health: tuple[
+        HealthPart, ...
+    ]  # psi, verified, synchrony, diversity, learning; empty before the first settled round
+    span: int  # rounds that verified and learning look back
     peers: tuple[Peer, ...]
     nodes: tuple[Known, ...]
     after: str | None
@@ -132,6 +161,19 @@ def _known(row: sqlite3.Row, at: Frame, ours: str | None) -> Known:
     )
 
 
+def health(db: Db) -> tuple[HealthPart, ...]:
+    """Ψ and its parts over the settled rounds."""
+    rows = db.all("health", upto=LAST, limit=POINTS_MAX * len(HEALTH))
+    out = []
+    for name in HEALTH:
+        own = sorted((row for row in rows if row["part"] == name), key=lambda row: row["round"])
+        if own:
+            points = tuple(HealthPoint(round=row["round"], value=row["value"]) for row in own)
+            last = own[-1]
+            out.append(HealthPart(name=name, value=last["value"], a=last["a"], b=last["b"], points=points))
+    return tuple(out)
+
+
 def mesh(db: Db, *, after: str | None = None) -> MeshPage:
     """Build the page of peers, nodes and rounds.
 
@@ -148,6 +190,8 @@ def mesh(db: Db, *, after: str | None = None) -> MeshPage:
     settled = -1 if at.round_settled is None else at.round_settled
     return MeshPage(
         frame=at,
+        health=health(db),
+        span=SPAN,
         peers=tuple(_peer(db, peer) for peer in peers[:PEERS_MAX]),
         nodes=known(db, at, shown),
         after=f"{shown[-1]['trust']}.{shown[-1]['name']}" if more else None,

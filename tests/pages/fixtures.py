@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spore_borg.records.cid import Cid
+from spore_borg.views.health import PARTS, psi
 from tests.pages.maker import ONE, SIGMA, START_MS, Maker, node_name, text_of
 
 __all__ = ["HOSTILE", "SIGMA", "TICKET", "Maker", "empty", "hostile", "mesh", "one"]
@@ -171,6 +172,9 @@ def _hostile_live(make: Maker) -> None:
     make.insert("live", key="run", value=json.dumps(run))
     make.insert("live", key="verify", value=json.dumps({HOSTILE[0]: HOSTILE[1]}))
     make.insert("live", key="node", value=json.dumps({"address": HOSTILE[4]}))
+    for number, value in enumerate((None, -(10**15), 10**15)):
+        for part in ("psi", *PARTS, HOSTILE[0]):
+            make.insert("health", round=number * 10**9, part=part, value=value, a=-1, b=10**15)
     peers: list[object] = [{"node": text, "address": text, "agent": text, "role": text, "direction": text,
                             "latency_ms": 1e300, "behind": text, "synced": []} for text in HOSTILE]  # fmt: skip
     make.insert("live", key="peers", value=json.dumps([*peers, 7, None]))
@@ -218,6 +222,7 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
         make.insert("round", round=round_, epoch=round_, seals=11, trust=8 * ONE, trust_total=9 * ONE, acknowledged=9,
                     digest=digest)  # fmt: skip
     make.failures()
+    _health(make, last - 4)
     run = {
         "task": "nano",
         "change": "width 64→56",
@@ -244,6 +249,19 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
     make.meta(mesh=genesis, mesh_name="garden", round=last, round_settled=last - 4, epoch_latest=last,
               digest="ab" * 32, version=make.seq, records=make.seq, me=node_name(keys[0]), status="mesh")  # fmt: skip
     return make.commit()
+
+
+def _health(make: Maker, settled: int) -> None:
+    """Ψ and its parts of the last settled rounds, as waves; the first points have nothing to compare with."""
+    rounds = [*range(max(15, settled - 47 * 16), settled, 16), settled]
+    for number, round_ in enumerate(rounds):
+        values: list[int | None] = [
+            900_000 - 40_000 * (number % 5), 985_000 - 9_000 * (number % 4), 910_000 - 20_000 * (number % 7),
+            470_000 + 30_000 * (number % 6 - 3) if number > 2 else None,
+        ]  # fmt: skip
+        whole = psi(values)
+        for part, value in zip(("psi", *PARTS), (whole, *values), strict=True):
+            make.insert("health", round=round_, part=part, value=value, a=35 + number, b=40 + number)
 
 
 def _other(make: Maker, rng: random.Random, author: bytes, epoch: int) -> None:

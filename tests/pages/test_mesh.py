@@ -48,3 +48,21 @@ def test_rounds_are_newest_first_and_every_one_is_drawn(client: Callable[[str], 
     assert all(r["settled"] == (r["round"] <= settled) for r in value["rounds"])
     drawn = svg.bars([Round(**r) for r in value["rounds"]])
     assert drawn.settled.count("M") + drawn.young.count("M") == len(numbers) == drawn.acknowledged.count("M")
+
+
+def test_psi_is_told_with_what_it_is_made_of(client: Callable[[str], Client]) -> None:
+    from spore_borg.views.health import PARTS, psi
+
+    value = client("mesh").get("/mesh.json").json()
+    assert [part["name"] for part in value["health"]] == ["psi", *PARTS]
+    whole, *parts = value["health"]
+    assert whole["value"] == psi(part["value"] for part in parts)
+    for part in value["health"]:
+        assert part["points"][-1] == {"round": value["frame"]["round_settled"], "value": part["value"]}
+        assert [point["round"] for point in part["points"]] == sorted(
+            point["round"] for point in part["points"]
+        )
+    text = client("mesh").get("/mesh").text
+    assert f"{parts[0]['a']} of {parts[0]['b']}" in text
+    assert text.count("<svg") - text.count('class="g"') >= 6
+    assert "nothing to measure" in client("empty").get("/mesh").text
