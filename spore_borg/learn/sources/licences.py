@@ -58,6 +58,8 @@ def of_metadata(text: str) -> str:
         # Some packages put the whole text of the licence there; a classifier then says it shorter.
         if first and first.upper() != "UNKNOWN" and len(said) <= LICENCE_CHARS_MAX:
             return first
+        if first and (found := of_text(said)) != UNKNOWN:
+            return found
     classified = [
         line.split("::")[-1].strip()
         for line in headers.get_all("Classifier") or []

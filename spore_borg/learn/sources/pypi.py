@@ -113,7 +113,8 @@ def choose(name: str, specifier: SpecifierSet, offers: list[Offer]) -> Offer:
         )
     version = max(fitting)
     return min(
-        (o for o in offers if o.version == version), key=lambda o: (o.kind, o.yanked, o.hash == "", o.index)
+        (o for o in offers if o.version == version),
+        key=lambda o: (o.kind, o.yanked, o.hash == "", o.filename, o.index),
     )
 
 
