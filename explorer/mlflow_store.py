@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from explorer import files
 from explorer.db import Db
 from explorer.foreign import ForeignRun, every
 from spore_borg.errors import UsageError
@@ -32,17 +32,8 @@ class Written:
 
 
 def put(path: Path, text: str) -> int:
-    """Make a file hold the text; 1 if it did not before. Never half written."""
-    raw = text.encode("utf-8", "replace")
-    try:
-        if path.read_bytes() == raw:
-            return 0
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(raw)
-    os.replace(part, path)
-    return 1
+    """Make a file hold the text; 1 if it did not before."""
+    return files.put(path, text.encode("utf-8", "replace"))
 
 
 def yaml(values: dict[str, object]) -> str:

@@ -71,7 +71,7 @@ function keys() {
     const k = e.key;
     if (chord) { chord = false; const to = $(`nav a[data-key="${CSS.escape(k)}"]`); if (to) { e.preventDefault(); to.click(); } return; }
     if (k === "g") { chord = true; setTimeout(() => { chord = false; }, 1500); }
-    else if (k === "/") { e.preventDefault(); $("input[name=q]").focus(); }
+    else if (k === "/") { e.preventDefault(); $("input[name=q]")?.focus(); }
     else if (k === "j") move(1);
     else if (k === "k") move(-1);
     else if (k === "[") $("a[rel=prev]")?.click();

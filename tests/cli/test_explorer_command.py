@@ -37,3 +37,20 @@ def test_a_taken_port(borg: Borg, home: Path) -> None:
         result = borg("--home", home, "explorer", "--port", taken.getsockname()[1], "--json")
     assert result.code == result.value["error"]["code"] != 0
     assert "--next-free" in result.value["error"]["message"]
+
+
+def test_it_writes_the_pages_as_files(borg: Borg, home: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    value = borg("--home", home, "explorer", "--export", site, "--records", "5", "--json").value
+    assert value["index"] == str(site / "index.html")
+    assert (site / "record" / f"{BETTER[0]}.html").is_file()
+    assert value["files"] + 1 == sum(path.is_file() for path in site.rglob("*"))
+    assert "Open " in borg("--home", home, "explorer", "--export", site).out
+    assert borg("--home", tmp_path / "none", "explorer", "--export", tmp_path / "other").code == 4
+
+
+def test_a_mirror_without_its_address_is_refused(borg: Borg, home: Path) -> None:
+    result = borg("--home", home, "explorer", "--read-only", "--bind", "127.0.0.1:0")
+    assert result.code == 2
+    assert "--public-url" in result.err
+    assert borg("--home", home, "explorer", "--bind", "nonsense", "--json").value["error"]["code"] == 2
