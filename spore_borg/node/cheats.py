@@ -1,14 +1,17 @@
-"""Two ways to cheat, shipped so that everyone can watch them fail: ``borg demo --cheats``.
+"""Ways to cheat, shipped so that everyone can watch them fail: ``borg demo --cheats`` and ``--absorb-cheats``.
 
-One fabricates its metric; the other publishes true weights but lies about how they were trained. Both run
-through the same code as honest research up to the claim.
+Of those who research one fabricates its metric, the other publishes true weights but lies about how they were trained.
+Of those who absorb one alters a weight, one names another source, one inflates the fidelity, one poisons the readout.
+All run through the same code as honest nodes up to the claim.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+from spore_borg.node.absorber import Absorber, Source
 from spore_borg.node.researcher import Researcher
 from spore_borg.policies import prover
 from spore_borg.policies.operators import Proposal
@@ -40,3 +43,59 @@ class Pretender(Researcher):
 
 
 CHEATS: dict[str, type[Researcher]] = {"metric": Fabricator, "process": Pretender}
+
+
+class Forger(Absorber):
+    """Publishes a shard in which one weight is not what the conversion gave."""
+
+    def claimed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The true claim beside an altered file."""
+        path = Path(answer["shard_path"])
+        raw = bytearray(path.read_bytes())
+        raw[-1] ^= 0x40
+        path.write_bytes(raw)
+        return answer
+
+
+class Swapper(Absorber):
+    """Names another source than the one that it converted."""
+
+    def named(self, source: Source) -> Source:
+        """The same files, of which the largest ends in zeros."""
+        sizes = {name: path.stat().st_size for name, path in source.files}
+        largest = max(sizes, key=lambda name: sizes[name])
+        blobs = []
+        for (name, path), (_, cid) in zip(source.files, source.blobs, strict=True):
+            if name == largest:
+                raw = path.read_bytes()
+                cut = min(4_096, len(raw) // 4)
+                blobs.append((name, self.hub.blobs.put_bytes(raw[:-cut] + bytes(cut))))
+            else:
+                blobs.append((name, cid))
+        return dataclasses.replace(source, blobs=tuple(blobs))
+
+
+class Flatterer(Absorber):
+    """Claims half of the infidelity that was measured."""
+
+    def claimed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The true conversion with better fidelity blocks."""
+        losses = answer["losses"]
+        return {**answer, "losses": [loss // 2 for loss in losses[:16]] + losses[16:]}
+
+
+class Poisoner(Absorber):
+    """Claims that the readouts got better by a quarter with its shard."""
+
+    def claimed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The true conversion with better blocks after it."""
+        losses = list(answer["losses"])
+        for probe in range(7):
+            after = 16 + 32 * probe + 16
+            losses[after : after + 16] = [loss * 3 // 4 for loss in losses[after - 16 : after]]
+        return {**answer, "losses": losses}
+
+
+ABSORB_CHEATS: dict[str, type[Absorber]] = {
+    "weight": Forger, "source": Swapper, "fidelity": Flatterer, "probes": Poisoner,
+}  # fmt: skip

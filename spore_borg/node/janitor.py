@@ -11,6 +11,7 @@ import trio
 
 from spore_borg.node.hub import Hub
 from spore_borg.policies.verifier import matters
+from spore_borg.records.bodies import Absorption
 from spore_borg.records.cid import Cid
 from spore_borg.views import verdicts
 from spore_borg.views.reduce import View
@@ -60,11 +61,20 @@ def _shrink(hub: Hub, budget_bytes: int) -> None:
         claim for claim in view.claims.values()
         if claim.verdict is not None and claim.target.cid not in kept and claim.body.weights is not None
     ]  # fmt: skip
+    # two claims may share files: what one of them still needs stays
+    needed = {cid for claim in view.claims.values() if claim.target.cid in kept for cid in _files(claim)}
+    needed |= {cid for claim in view.pending for cid in _files(claim)}
     for claim in sorted(old, key=lambda claim: claim.round_settled or 0):
         if usage <= budget_bytes:
             return
-        assert claim.body.weights is not None, "filtered above"
-        if hub.blobs.has(claim.body.weights):
-            size = hub.blobs.size(claim.body.weights)
-            hub.blobs.remove(claim.body.weights)
-            usage -= size
+        for cid in _files(claim) - needed:
+            if hub.blobs.has(cid):
+                size = hub.blobs.size(cid)
+                hub.blobs.remove(cid)
+                usage -= size
+
+
+def _files(claim: verdicts.Claim) -> set[Cid]:
+    """The weights of a run, or the shard and the sources of an absorption."""
+    weights = set() if claim.body.weights is None else {claim.body.weights}
+    return weights | ({cid for _, cid in claim.body.sources} if isinstance(claim.body, Absorption) else set())

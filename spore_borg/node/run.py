@@ -19,6 +19,7 @@ from spore_borg.config import Config, load
 from spore_borg.errors import NotAllowed, TimedOut, UsageError
 from spore_borg.home import Home
 from spore_borg.node import blame, control, face, janitor, pages, sealer, setup
+from spore_borg.node.absorber import Absorber, retract_own
 from spore_borg.node.hub import Hub
 from spore_borg.node.invitations import Invitations
 from spore_borg.node.peers import Peers
@@ -116,6 +117,7 @@ class Node:
             listen=Endpoint(config.listen_host, config.listen_port), role=config.role, agent=setup.AGENT,
         )  # fmt: skip
         self.address = (config.listen_host, config.listen_port)
+        self.absorber: Absorber | None = None
 
     async def run(self) -> None:
         """Everything, until research has done what was asked or the caller cancels."""
@@ -183,6 +185,7 @@ class Node:
         async with (
             Worker(resource=self.config.resource) as judge,
             Worker(resource=self.config.resource) as second,
+            Worker(threads=self.config.threads, resource=self.config.resource) as third,
         ):
             hello = await judge.call("hello", {"threads": self.config.threads}, timeout_s=HELLO_TIMEOUT_S)
             await self._wait_for_invitation()
@@ -194,9 +197,12 @@ class Node:
             nursery.start_soon(janitor.tidy_forever, hub, self.config.blob_budget_mb * 1_000_000)
             nursery.start_soon(self._keep_ticket)
             verifier = Verifier(
-                hub, judge, self._fetch, self._verifying, harness=bytes.fromhex(hello["evaluator"])
-            )
+                hub, judge, self._fetch, self._verifying, harness=bytes.fromhex(hello["evaluator"]),
+                absorber=bytes.fromhex(hello["absorber"]),
+            )  # fmt: skip
             nursery.start_soon(verifier.run)
+            self.absorber = self._absorber(third, verifier, hello)
+            nursery.start_soon(self.absorber.run)
             if self.config.role != "research":
                 await trio.sleep_forever()
             maker = maker_of(hello["family"], judge, second)
@@ -205,6 +211,15 @@ class Node:
             researcher = self._researcher(maker, hello)
             await researcher.run(task, self.options.get("experiments"))
             hub.event("done", f"{researcher.count} experiments published; stops as asked")
+
+    def _absorber(self, worker: Worker, verifier: Verifier, hello: Mapping[str, Any]) -> Absorber:
+        from spore_borg.node.cheats import ABSORB_CHEATS
+
+        made = ABSORB_CHEATS.get(self.options.get("absorb_cheat") or "", Absorber)
+        return made(
+            self.hub, worker, verifier.blob, family=hello["family"], fingerprint=bytes.fromhex(hello["fingerprint"]),
+            evaluator=bytes.fromhex(hello["absorber"]), refine=self.config.role == "research",
+        )  # fmt: skip
 
     def _researcher(self, worker: Worker, hello: Mapping[str, Any]) -> Researcher:
         from spore_borg.node.cheats import CHEATS
@@ -344,7 +359,24 @@ class Node:
                 raise UsageError(detail=f"{cid[:80]!r} is no cid: {error}.") from error
             return str(await self._fetch(wanted))
 
-        return {"status": status, "peers": peers, "ticket": ticket, "connect": connect, "fetch": fetch}
+        return {
+            "status": status, "peers": peers, "ticket": ticket, "connect": connect, "fetch": fetch,
+            **self._absorb_handlers(),
+        }  # fmt: skip
+
+    def _absorb_handlers(self) -> dict[str, control.Handler]:
+        async def absorb() -> str:
+            """A request was written: look for it. What this node does with it then stands in the request."""
+            if self.config.role == "sync":
+                raise NotAllowed(detail="This node only keeps records (role sync), so it absorbs nothing.")
+            if self.absorber is not None:
+                self.absorber.wake()
+            return "heard"
+
+        async def retract(cid: str, why: str = "") -> str:
+            return str(retract_own(self.hub, cid, why).cid)
+
+        return {"absorb": absorb, "retract": retract}
 
 
 def maker_of(family: str, judge: Worker, second: Worker) -> Worker:

@@ -17,12 +17,13 @@ from typing import Any
 import trio
 
 from spore_borg.errors import BorgError, IntegrityError, NotFound
+from spore_borg.node import conversions
 from spore_borg.node.drawer import Drawer, pack_found, unpack_found, unpack_run
 from spore_borg.node.hub import Hub
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import prover
 from spore_borg.policies.verifier import Duty, duties
-from spore_borg.records.bodies import STEP_PPM_MAX, Announce, Trace, TraceStates
+from spore_borg.records.bodies import STEP_PPM_MAX, Absorption, Announce, Trace, TraceStates
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerRefused, WorkerTimedOut
@@ -33,6 +34,7 @@ from spore_borg.views.verdicts import Claim
 Fetch = Callable[[Cid], Awaitable[Path]]
 
 PROBE_TIMEOUT_S = 600.0  # of one evaluation or replay, at most; a run that is silent for longer is given up
+CONVERSION_TIMEOUT_S = 3_600.0  # the same of an absorption, which no budget of FLOPs bounds
 UNDER_WAY_MAX = 6  # duties at once; most of them wait for a blob or for the worker
 RETRY_S = 20.0  # a duty that failed is tried again after this long
 TRIES_MAX = (
@@ -58,13 +60,16 @@ class Verifier:
     Args:
         hub: records and view; worker: the torch process; fetch: brings a blob here, from us or from peers.
         busy: told what is being done, for the live views.
-        harness: digest of the evaluator here; claims on tasks of another one are left to others.
+        harness, absorber: digests of the evaluators of experiments and of absorptions here; claims on tasks of other
+            ones are left to others.
     """
 
     def __init__(
-        self, hub: Hub, worker: Worker, fetch: Fetch, busy: Callable[[str | None], None], *, harness: bytes
-    ) -> None:
-        self.hub, self.worker, self.busy, self.harness = hub, worker, busy, harness
+        self, hub: Hub, worker: Worker, fetch: Fetch, busy: Callable[[str | None], None], *, harness: bytes,
+        absorber: bytes = b"",
+    ) -> None:  # fmt: skip
+        self.hub, self.worker, self.busy = hub, worker, busy
+        self.harness, self.absorber = harness, absorber
         self._fetch = fetch
         self._in_use: Counter[Cid] = Counter()
         self._tries: Counter[tuple[str, Cid, object]] = Counter()
@@ -128,7 +133,8 @@ class Verifier:
         claim = self.hub.view.claims.get(duty.experiment)
         if claim is None:
             return False
-        if duty.what not in COMPUTED or claim.task.evaluator == self.harness:
+        ours = self.absorber if isinstance(claim.body, Absorption) else self.harness
+        if duty.what not in COMPUTED or claim.task.evaluator == ours:
             return True
         task = claim.body.task
         if task not in self._foreign:
@@ -195,8 +201,11 @@ class Verifier:
 
     async def _recompute(self, claim: Claim, probe: Probe) -> prover.Found:
         """Do what a probe asks for: evaluate blocks of the published weights, replay segments."""
+        if isinstance(claim.body, Absorption):
+            cache = self.hub.home.work / "absorb-cache"
+            return await conversions.recompute(self.hub.view, self._call, self.blob, claim, probe, cache)
         segments = []
-        async with self._blob(claim.task.data) as data:
+        async with self.blob(claim.task.data) as data:
             common = {"task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(data)}
             params, losses, cpu_ms = (
                 await self._evaluate(claim, probe, common) if probe.blocks else (None, (), 0)
@@ -208,7 +217,7 @@ class Verifier:
         return prover.Found(params, losses, tuple(segments), cpu_ms)
 
     @asynccontextmanager
-    async def _blob(self, cid: Cid | None, *, keep: bool = True) -> AsyncIterator[Path | None]:
+    async def blob(self, cid: Cid | None, *, keep: bool = True) -> AsyncIterator[Path | None]:
         """A blob's file, here and whole: bytes that rotted on this disk must not become evidence against anybody.
 
         Args:
@@ -237,7 +246,7 @@ class Verifier:
         self, claim: Claim, probe: Probe, common: dict[str, Any]
     ) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
         assert claim.body.weights is not None, "a claim has weights"
-        async with self._blob(claim.body.weights) as weights:
+        async with self.blob(claim.body.weights) as weights:
             job = {**common, "weights_path": str(weights), "blocks": list(probe.blocks)}
             unusable = {"params": ZERO.hex(), "losses": [[block, 0] for block in probe.blocks]}
             answer = await self._call("evaluate", job, unusable)
@@ -249,7 +258,7 @@ class Verifier:
     ) -> tuple[bytes, bytes, bytes, int]:
         state = claim.body.states[segment - 1] if segment else None
         unusable = dict.fromkeys(("start", "inner", "end"), ZERO.hex())
-        async with self._blob(state, keep=self._mine(claim)) as path:
+        async with self.blob(state, keep=self._mine(claim)) as path:
             job = {
                 **common, "seed": self._seed(claim), "segment": segment, "inner_step": step,
                 "to_end": not self._mine(claim), "state_path": None if path is None else str(path),
@@ -262,6 +271,8 @@ class Verifier:
         """Ask the worker; what an author published and the harness cannot use is ``unusable``, which fits no claim."""
         try:
             limit_s = min(PROBE_TIMEOUT_S, 2.0 * int(params["task"].get("cpu_s_max", PROBE_TIMEOUT_S)))
+            if op in ("measure", "redo"):
+                limit_s = CONVERSION_TIMEOUT_S
             return await self.worker.call(op, params, timeout_s=limit_s)
         except WorkerRefused as error:
             if unusable is None or error.fields.get("kind") not in ("data", "recipe", "crashed"):
@@ -332,7 +343,7 @@ class Verifier:
         self, claim: Claim, segment: int, extra: dict[str, Any], unusable: dict[str, Any] | None
     ) -> dict[str, Any]:
         state = claim.body.states[segment - 1] if segment else None
-        async with self._blob(claim.task.data) as data, self._blob(state, keep=self._mine(claim)) as path:
+        async with self.blob(claim.task.data) as data, self.blob(state, keep=self._mine(claim)) as path:
             job = {
                 "task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(data),
                 "segment": segment, "seed": self._seed(claim), "state_path": None if path is None else str(path),
@@ -355,9 +366,9 @@ class Verifier:
             before, after = given[step] if step else (start, None)
             keep = self._mine(claim)
             async with (
-                self._blob(claim.task.data) as data,
-                self._blob(before, keep=keep) as before_path,
-                self._blob(after, keep=keep) as after_path,
+                self.blob(claim.task.data) as data,
+                self.blob(before, keep=keep) as before_path,
+                self.blob(after, keep=keep) as after_path,
             ):
                 job = {
                     **common, "step": step, "data_path": str(data),

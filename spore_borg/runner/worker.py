@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from spore_borg.runner import absorb_ops
+
 LINE_BYTES_MAX = 1 << 20
 PROGRESS_INTERVAL_S = 0.2
 EXIT_GRACE_S = 5.0  # from the end of stdin to a forced exit, for work that has no steps
@@ -101,6 +103,7 @@ class Worker:
             "replay": self.replay,
             "trace": self.trace,
             "step_distance": self.step_distance,
+            **{name: self.learned(op) for name, op in absorb_ops.OPS.items()},
         }
 
     def serve(self) -> None:
@@ -127,6 +130,7 @@ class Worker:
         import numpy as np
         import torch
 
+        from spore_borg.learn.digest import learn_digest
         from spore_borg.runner import fingerprint, hardware
         from workspace import harness
         from workspace.train import deterministic
@@ -161,11 +165,26 @@ class Worker:
                 "numpy": np.__version__,
             },
             "evaluator": harness.harness_digest().hex(),
+            "absorber": learn_digest().hex(),
             "cores": os.cpu_count() or 1,
             "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
             "threads": self.threads,
             "resource": self.resource,
         }
+
+    def learned(self, op: absorb_ops.Op) -> Callable[[int, Params], dict[str, Any]]:
+        """An operation on models; it tells its stages, and stops when the parent is gone."""
+
+        def run(number: int, params: Params) -> dict[str, Any]:
+            def report(stage: str, layer: int, layers: int) -> None:
+                if self.channel.closed.is_set():
+                    raise Stopped
+                progress = {"stage": stage, "layer": layer, "layers": layers}
+                self.channel.send({"id": number, "progress": progress})
+
+            return op(params, report)
+
+        return run
 
     def dataset(self, _number: int, params: Params) -> dict[str, Any]:
         """Build a dataset file; ``val_bytes`` by the name of each shipped task that it is long enough for."""
@@ -315,13 +334,13 @@ def describe(error: Exception) -> dict[str, str]:
     from workspace.tasks import TaskError
 
     names = {cls.__name__ for cls in type(error).__mro__}  # by name: data and train would import torch here
-    if isinstance(error, RequestError | json.JSONDecodeError):
+    if isinstance(error, RequestError | absorb_ops.OpError | json.JSONDecodeError):
         kind = "request"
     elif isinstance(error, RecipeError):
         kind = "recipe"
     elif isinstance(error, TaskError):
         kind = "task"
-    elif names & {"DataError", "TensorError"} or isinstance(error, OSError):
+    elif names & {"DataError", "TensorError", "LearnError"} or isinstance(error, OSError):
         kind = "data"
     elif "Crashed" in names:
         kind = "crashed"

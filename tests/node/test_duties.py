@@ -276,13 +276,13 @@ def test_two_users_of_one_blob_do_not_take_it_from_each_other(world: World, hub_
     state = claim.body.states[0]
 
     async def main() -> None:
-        async with bench.verifier._blob(state, keep=False):
-            async with bench.verifier._blob(state, keep=False):
+        async with bench.verifier.blob(state, keep=False):
+            async with bench.verifier.blob(state, keep=False):
                 pass
             assert hub.blobs.has(state)
         assert not hub.blobs.has(state)
         with pytest.raises(NotFound):
-            async with bench.verifier._blob(state):
+            async with bench.verifier.blob(state):
                 pass
 
     trio.run(main)

@@ -1,0 +1,37 @@
+"""Which version of this code measures: one digest over every source that decides a number.
+
+A node verifies absorptions only on tasks with its own digest, since other code would accuse the honest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+# What decides no number of a claim: how sources are fetched, and how the finished state answers.
+APART = frozenset(
+    ("sources", "answers", "answers.py", "documents.py", "chunks.py", "state.py", "crdt.py", "merging.py", "digest.py")
+)
+
+
+def learn_digest() -> bytes:
+    """sha256 over names and texts of the sources, by name: the evaluator of a suite's task, 32 bytes."""
+    total = hashlib.sha256()
+    found = dict(_sources(resources.files("spore_borg.learn"), ""))
+    for name in sorted(found):
+        total.update(f"{name}\0{len(found[name])}\0".encode() + found[name])
+    return total.digest()
+
+
+def _sources(folder: Traversable, before: str) -> list[tuple[str, bytes]]:
+    """(name, text) of every Python file below a folder; line ends are a matter of the checkout."""
+    found: list[tuple[str, bytes]] = []
+    for item in folder.iterdir():
+        if item.name in APART or item.name == "__pycache__":
+            continue
+        if item.is_dir():
+            found += _sources(item, f"{before}{item.name}/")
+        elif item.name.endswith(".py"):
+            found.append((before + item.name, item.read_bytes().replace(b"\r\n", b"\n")))
+    return found

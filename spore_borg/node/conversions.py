@@ -1,0 +1,146 @@
+"""Recomputes parts of absorptions in the worker: losses of blocks, and layer groups converted again.
+
+Used by verifiers and by authors; nothing here judges.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from spore_borg.node.tasks import task_spec
+from spore_borg.policies import prover
+from spore_borg.records import merkle
+from spore_borg.records.bodies import Absorption, Refinement
+from spore_borg.records.cid import Cid
+from spore_borg.views.draw import Probe
+from spore_borg.views.reduce import View
+from spore_borg.views.verdicts import Claim
+
+Whole = AbstractAsyncContextManager[Path | None]  # a blob's file, here and whole while it is used
+Blob = Callable[[Cid], Whole]
+Call = Callable[
+    [str, dict[str, Any], dict[str, Any] | None], Awaitable[dict[str, Any]]
+]  # op, params, unusable
+ZERO = bytes(32)
+
+
+@asynccontextmanager
+async def sources(blob: Blob, body: Absorption, out: Path) -> AsyncIterator[list[list[str]]]:
+    """The original files under their names as ``[[name, path]]``: links into the blobs, gone afterwards.
+
+    Names were checked when the record was admitted: they lead nowhere but below ``out``.
+    """
+    async with AsyncExitStack() as stack:
+        files = []
+        try:
+            for name, cid in body.sources:
+                whole = await stack.enter_async_context(blob(cid))
+                files.append([name, _linked(out / name, whole)])
+            yield files
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+
+def _linked(path: Path, target: Path | None) -> str:
+    """Make a name for a blob's file."""
+    assert target is not None, "a blob has a file"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target.absolute())
+    return str(path)
+
+
+async def state_files(view: View, blob: Blob, state: Sequence[Cid], stack: AsyncExitStack) -> list[list[str]]:
+    """The shards of the members of a state as ``[[cid, path]]``, here until the stack ends."""
+    found = []
+    for cid in state:
+        weights = view.claims[cid].body.weights
+        assert weights is not None, "an absorption has a shard"
+        found.append([str(cid), str(await stack.enter_async_context(blob(weights)))])
+    return found
+
+
+def base_claim(view: View, body: Absorption) -> Claim | None:
+    """The claim that a refinement builds on; None for an absorption."""
+    return view.claims.get(body.base) if isinstance(body, Refinement) else None
+
+
+def commitments(run: prover.Run) -> dict[str, Any]:
+    """The fields of a body that commit to losses and digests."""
+    root = merkle.loss_root(run.loss_secret, list(run.losses))
+    return {
+        "loss_root": root.digest, "loss_sum": root.total,
+        "state_root": merkle.state_root(run.state_secret, list(run.digests)),
+    }  # fmt: skip
+
+
+@asynccontextmanager
+async def job_of(
+    view: View, blob: Blob, claim: Claim, scratch: Path, state: Sequence[Cid] | None = None
+) -> AsyncIterator[dict[str, Any]]:
+    """What the worker must have to recompute a part of a claim; the files stay while the block lasts.
+
+    Args:
+        scratch: a directory for the sources' names; removed afterwards.
+        state: measured against these members instead of the claim's own.
+    """
+    body = claim.body
+    assert isinstance(body, Absorption), "only absorptions are converted"
+    base = base_claim(view, body)
+    async with AsyncExitStack() as stack:
+        files = await stack.enter_async_context(sources(blob, body, scratch))
+        suite = await stack.enter_async_context(blob(claim.task.data))
+        shard = await stack.enter_async_context(blob(body.weights))
+        job: dict[str, Any] = {
+            "task": task_spec(claim.task), "files": files, "origin": body.origin, "licence": body.licence,
+            "name": body.name, "suite_path": str(suite), "shard_path": str(shard), "rule": body.rule,
+            "steps": body.steps,
+            "state": await state_files(view, blob, body.state if state is None else state, stack),
+        }  # fmt: skip
+        if base is not None:
+            assert isinstance(base.body, Absorption), "checked when the refinement became a claim"
+            whole = await stack.enter_async_context(blob(base.body.weights))
+            job |= {"base_path": str(whole), "base_cid": str(base.target.cid)}
+        yield job
+
+
+async def measure(
+    view: View, call: Call, blob: Blob, claim: Claim, blocks: Iterable[int], cache: Path, state: Sequence[Cid]
+) -> dict[str, Any]:
+    """Losses of blocks of a shard against a state: ``losses [[block, nano]] params cpu_ms``."""
+    async with job_of(view, blob, claim, _scratch(cache, claim), state) as job:
+        return await call("measure", {**job, "blocks": list(blocks), "cache_dir": str(cache)}, None)
+
+
+async def recompute(
+    view: View, call: Call, blob: Blob, claim: Claim, probe: Probe, cache: Path
+) -> prover.Found:
+    """Do what a probe asks for: losses of blocks, layer groups converted again.
+
+    What an author published and the code here cannot use gives evidence that fits no claim.
+    """
+    params: bytes | None = None
+    losses: tuple[tuple[int, int], ...] = ()
+    segments, cpu_ms = [], 0
+    async with job_of(view, blob, claim, _scratch(cache, claim)) as job:
+        if probe.blocks:
+            unusable = {"params": ZERO.hex(), "losses": [[block, 0] for block in probe.blocks]}
+            wanted = {**job, "blocks": list(probe.blocks), "cache_dir": str(cache)}
+            answer = await call("measure", wanted, unusable)
+            params, cpu_ms = bytes.fromhex(answer["params"]), int(answer.get("cpu_ms", 0))
+            losses = tuple((int(block), int(loss)) for block, loss in answer["losses"])
+        for segment, step in probe.segments:
+            nothing = dict.fromkeys(("start", "inner", "end"), ZERO.hex())
+            answer = await call("redo", {**job, "segment": segment, "inner_step": step}, nothing)
+            start, inner, end = (bytes.fromhex(answer[name]) for name in ("start", "inner", "end"))
+            segments.append((segment, step, start, inner, end))
+            cpu_ms += int(answer.get("cpu_ms", 0))
+    return prover.Found(params, losses, tuple(segments), cpu_ms)
+
+
+def _scratch(cache: Path, claim: Claim) -> Path:
+    return cache / f"source-{str(claim.target.cid)[-16:]}-{secrets.token_hex(4)}"
