@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spore_borg.learn.graph import Node
 from spore_borg.learn.ops.base import Inputs, axis_of, fits, integer, op, optional, refuse, text, whole
+from spore_borg.learn.ops.elementwise import dtype_of
 
 
 def _counted(node: Node, index: Tensor, size: int) -> Tensor:
@@ -116,8 +117,11 @@ def _trilu(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
 
 @op("EyeLike", 1)
 def _eye_like(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
-    one = torch.ones_like(inputs[0]).diagonal(integer(node, "k", 0))
-    return (torch.diag_embed(one, integer(node, "k", 0))[: inputs[0].shape[0], : inputs[0].shape[1]],)
+    if inputs[0].dim() != 2:
+        raise refuse(node, f"it needs a matrix, not a value of shape {list(inputs[0].shape)}.")
+    rows, columns = (torch.arange(size, device=inputs[0].device) for size in inputs[0].shape)
+    one = rows.unsqueeze(1) + integer(node, "k", 0) == columns
+    return (one.to(dtype_of(node, "dtype", 1) if "dtype" in node.attrs else inputs[0].dtype),)
 
 
 @op("Compress", 2)
