@@ -1,0 +1,247 @@
+"""Thresholds from examples: what arrives at every coded input is watched, and the threshold with the least error chosen.
+
+Memory is bounded: of each input at most ``VALUES_MAX`` numbers are kept, rows at a fixed stride that doubles when they
+are full, so that the same feeds keep the same rows. Nothing is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from spore_borg.learn.errors import GraphError, LearnError
+from spore_borg.learn.graph import Graph, Model, Node, Port
+from spore_borg.learn.run import run
+from spore_borg.learn.spike.codes import Code
+from spore_borg.learn.spike.plan import STATE_INPUT, Place
+
+VALUES_MAX = 1 << 18  # numbers kept of one coded input: 1 MiB
+CLIPS = tuple(
+    step / 20 for step in range(20, 4, -1)
+)  # shares of the largest value that are tried as clipping points
+MARGIN = 1.25  # function neurons are fine enough to reach beyond what calibration saw
+OFFSET_GAIN = (
+    0.8  # an offset must bring the squared error of a channel below this share to be worth its spikes
+)
+SMALL = 1e-8
+FEEDS_MAX = 4_096
+
+Feeds = Mapping[str, Tensor]
+
+
+@dataclass
+class Sample:
+    """What was seen at one coded input.
+
+    Attributes:
+        axes: axes that keep a threshold of their own, counted from the end (negative), ascending.
+        shape: the threshold's shape, which broadcasts to the input. largest: per channel. rows: [n, channels].
+    """
+
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+    largest: Tensor
+    rows: list[Tensor] = field(default_factory=list)
+    stride: int = 1
+    seen: int = 0
+    kept: int = 0
+
+    def add(self, x: Tensor) -> None:
+        """Take in one value."""
+        flat = _rows(x, self.axes)
+        if not flat.numel():
+            return
+        self.largest = torch.maximum(self.largest, flat.abs().amax(0))
+        limit = max(64, VALUES_MAX // flat.shape[1])
+        while self.kept + flat.shape[0] // self.stride + 1 > limit and self.stride < 1 << 40:
+            self.stride *= 2
+            rows = torch.cat(self.rows)[::2] if self.rows else flat[:0]
+            self.rows, self.kept = [rows.clone()], rows.shape[0]
+        chosen = flat[-self.seen % self.stride :: self.stride]
+        self.rows.append(chosen.clone())
+        self.kept += chosen.shape[0]
+        self.seen += flat.shape[0]
+
+
+def _rows(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """[n, channels]: the axes that keep a threshold go last."""
+    kept = [axis + x.dim() for axis in axes]
+    rest = [axis for axis in range(x.dim()) if axis not in kept]
+    channels = 1
+    for axis in kept:
+        channels *= x.shape[axis]
+    return x.detach().permute(*rest, *kept).reshape(-1, channels).to(torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """s and the offset z (None: 0) of one coded input, in the shape in which they broadcast to it."""
+
+    s: Tensor
+    z: Tensor | None = None
+
+
+class Watcher:
+    """Sees every operator of a dense run and keeps samples of what must be coded."""
+
+    def __init__(self, places: Mapping[str, Place], fixed: Mapping[str, tuple[bool, ...]]) -> None:
+        self._places, self._fixed = places, fixed
+        self.samples: dict[str, Sample] = {}
+
+    def __call__(self, node: Node, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
+        """For ``run.run``'s ``watch``."""
+        place = self._places[node.name]
+        for number in place.coded:
+            if place.family == "recurrent" and number == STATE_INPUT:
+                value: Tensor | None = outputs[0] if outputs and outputs[0] is not None else outputs[1]
+            else:
+                value = inputs[number] if number < len(inputs) else None
+            if value is None or not value.is_floating_point():
+                continue
+            key = f"{node.name}.{number}"
+            if key not in self.samples:
+                axes = kept_axes(place, number, value.dim(), self._fixed.get(key))
+                shape = tuple(
+                    value.shape[axis] if axis in axes else 1 for axis in range(min(axes, default=0), 0)
+                )
+                channels = int(torch.tensor(shape).prod()) if shape else 1
+                self.samples[key] = Sample(axes, shape, torch.zeros(channels))
+            sample = self.samples[key]
+            if place.family != "recurrent" or number != STATE_INPUT:
+                finite = torch.where(torch.isfinite(value), value, torch.zeros_like(value))
+                sample.add(finite)
+            else:
+                sample.add(value)
+
+
+def kept_axes(place: Place, number: int, rank: int, fixed: tuple[bool, ...] | None) -> tuple[int, ...]:
+    """Axes of a coded input that keep thresholds of their own, counted from the end."""
+    node, family = place.node, place.family
+    if rank == 0 or family in ("function", "product"):
+        return ()
+    if family == "recurrent":
+        return (-1,) if number == 0 else ()
+    if family == "norm":
+        return (-1,)
+    if family == "linear" and node.op in ("Conv", "ConvTranspose"):
+        return (1 - rank,)
+    if family == "linear" and node.op == "Gemm":
+        return (-2,) if node.attrs.get("transA", 0) else (-1,)
+    if family == "linear" and node.op == "MatMul":
+        return (-1,) if number == 0 or rank == 1 else (-2,)
+    if family == "attention" and node.op == "MatMul" and fixed is not None and rank >= 3:
+        contraction = -1 if number == 0 else -2
+        return tuple(axis for axis in sorted({-3, contraction}) if fixed[axis] and -axis < rank)
+    return ()
+
+
+def fixed_axes(model: Model, places: Mapping[str, Place], feeds: Feeds) -> dict[str, tuple[bool, ...]]:
+    """For the operands of attention: which axes keep their size when items are fewer and shorter.
+
+    Found by two runs, of the feeds and of their first halves. Empty where the half cannot be run.
+    """
+    wanted = {name for name, place in places.items() if place.family == "attention"}
+    if not wanted:
+        return {}
+    shapes: list[dict[str, tuple[int, ...]]] = [{}, {}]
+    for index, given in enumerate((feeds, _halved(model.graph.inputs, feeds))):
+
+        def watch(node: Node, inputs: Sequence[Tensor | None], outputs: object, at: int = index) -> None:
+            if node.name in wanted:
+                for number in places[node.name].coded:
+                    value = inputs[number]
+                    assert value is not None
+                    shapes[at][f"{node.name}.{number}"] = tuple(value.shape)
+
+        try:
+            run(model.graph, model.weights, given, watch=watch)
+        except (GraphError, RuntimeError):
+            return {}  # a graph that takes one size only; its attention gets one threshold an operand
+    return {
+        key: tuple(a == b for a, b in zip(shape, shapes[1][key], strict=True))
+        for key, shape in shapes[0].items()
+        if len(shapes[1].get(key, ())) == len(shape)
+    }
+
+
+def _halved(ports: Sequence[Port], feeds: Feeds) -> dict[str, Tensor]:
+    found = {}
+    for port in ports:
+        value = feeds[port.name]
+        for axis, size in enumerate(port.shape):
+            if size is None and value.shape[axis] > 1:
+                value = value.narrow(axis, 0, value.shape[axis] // 2)
+        found[port.name] = value
+    return found
+
+
+def collect(model: Model, places: Mapping[str, Place], feeds: Iterable[Feeds]) -> dict[str, Sample]:
+    """Run the dense model over the calibration feeds and sample every coded input.
+
+    Raises:
+        LearnError: there are no feeds. GraphError: the model cannot be run.
+    """
+    watcher: Watcher | None = None
+    for count, one in enumerate(feeds):
+        if count >= FEEDS_MAX:
+            break
+        if watcher is None:
+            watcher = Watcher(places, fixed_axes(model, places, one))
+        run(model.graph, model.weights, one, watch=watcher)
+    if watcher is None:
+        raise LearnError("There is nothing to calibrate with: give at least one batch of items.")
+    return watcher.samples
+
+
+def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshold:
+    """The threshold of one coded input: of the clipping points in ``CLIPS`` that with the least squared error.
+
+    Two-base inputs (norms, functions, products) take the largest value with a margin instead.
+    """
+    largest = sample.largest
+    if place.family in ("norm", "function", "product"):
+        s = torch.clamp(largest * (MARGIN / code.fine_levels), min=SMALL)
+        return Threshold(s.reshape(sample.shape))
+    rows = torch.cat(sample.rows) if sample.rows else torch.zeros(0, largest.numel())
+    s, error = best_scale(rows, torch.clamp(largest, min=SMALL * code.levels), code)
+    if place.family != "linear" or not rows.shape[0]:
+        return Threshold(s.reshape(sample.shape))
+    middle = (rows.amax(0) + rows.amin(0)) / 2
+    centred = rows - middle
+    s_off, error_off = best_scale(centred, torch.clamp(centred.abs().amax(0), min=SMALL * code.levels), code)
+    chosen = error_off < OFFSET_GAIN * error
+    if not bool(chosen.any()):
+        return Threshold(s.reshape(sample.shape))
+    z = torch.where(chosen, middle, torch.zeros_like(middle))
+    return Threshold(torch.where(chosen, s_off, s).reshape(sample.shape), z.reshape(sample.shape))
+
+
+def best_scale(rows: Tensor, largest: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+    """(s, squared error) per channel: the clipping point with the least error; rows [n, c], largest [c]."""
+    best = largest / code.levels
+    least = torch.full_like(largest, float("inf"))
+    for clip in CLIPS:
+        s = largest * (clip / code.levels)
+        error = (code.value(rows, s) - rows).square().sum(0)
+        better = error < least
+        best, least = torch.where(better, s, best), torch.where(better, error, least)
+    return best, least
+
+
+def calibrate(
+    model: Model, places: Mapping[str, Place], feeds: Iterable[Feeds], code: Code
+) -> dict[str, Threshold]:
+    """Thresholds of every coded input, by ``NODE.INPUT``. Raises LearnError and GraphError as ``collect``."""
+    found = {}
+    for key, sample in collect(model, places, feeds).items():
+        node, _, number = key.rpartition(".")
+        found[key] = threshold(places[node], int(number), sample, code)
+    return found
+
+
+def coded_inputs(graph: Graph, places: Mapping[str, Place]) -> list[str]:
+    """``NODE.INPUT`` of every coded input, in graph order."""
+    return [f"{node.name}.{number}" for node in graph.nodes for number in places[node.name].coded]
