@@ -30,6 +30,7 @@ from explorer import export, openapi, pages, parquet, render, show
 from explorer.db import Db
 from explorer.live import TOPICS, Hub
 from explorer.pages.body import raw_of
+from explorer.pages.common import TEXT_MAX
 from explorer.png import NoPicture
 from explorer.routes import ROUTES
 from explorer.routes import Route as PageRoute
@@ -48,7 +49,7 @@ from spore_borg.errors import BorgError, IntegrityError, NotFound, UsageError
 CACHE_ENTRIES = 64
 CACHE_BODY_MAX = 1 << 20
 GZIP_FROM_BYTES = 500
-URL_CHARS_MAX = 2_000
+URL_CHARS_MAX = 8_000  # three texts of TEXT_MAX characters, each of twelve in an address
 HOST_RE = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
 TABLE_ENDINGS = tuple(f".{ext}" for ext in export.MEDIA)
 DATA_ENDINGS = (".json", ".cbor", "/events", *TABLE_ENDINGS)
@@ -282,7 +283,7 @@ class Explorer:
 
         def endpoint(twin: bool) -> Callable[[Request], object]:
             async def handle(request: Request) -> Response:
-                asked = {param: request.query_params.get(param) for param in params}
+                asked = asked_of(request, params)
                 if "class" in asked and function is not pages.records:
                     asked["hardware_class"] = asked.pop("class")
                 places = [request.path_params[key] for key in request.path_params]
@@ -297,7 +298,7 @@ class Explorer:
         """A whole table as CSV, NDJSON or Parquet, sent while it is read."""
 
         async def handle(request: Request) -> Response:
-            asked = {param: request.query_params.get(param) for param in export.TABLES[name].query}
+            asked = asked_of(request, export.TABLES[name].query)
             pieces = export.stream(self.home, name, ext, asked, public=self.public)
             first = await anyio.to_thread.run_sync(
                 next, pieces, b""
@@ -379,6 +380,19 @@ PLACES: dict[str, tuple[Callable[[str], bool], str]] = {
     "chapter": (show.is_chapter, "chapter"),
     "digest": (show.is_digest, "state"),
 }
+
+
+def asked_of(request: Request, names: tuple[str, ...]) -> dict[str, str | None]:
+    """The query parameters that a page knows.
+
+    Raises:
+        UsageError: one is longer than any that means something.
+    """
+    asked = {name: request.query_params.get(name) for name in names}
+    for name, value in asked.items():
+        if value is not None and len(value) > TEXT_MAX:
+            raise UsageError(detail=f"?{name}= has at most {TEXT_MAX} characters.")
+    return asked
 
 
 def check_places(request: Request) -> None:

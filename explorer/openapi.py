@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from explorer import export, pages, show
+from explorer.pages.common import TEXT_MAX
 from explorer.pages.dag import VIEWS
 from explorer.pages.failures import SORTS
 from explorer.pages.plot import AXES
@@ -24,28 +25,60 @@ _SIMPLE: dict[object, dict[str, Any]] = {
     type(None): {"type": "null"},
     object: {},
 }
-_ID = {"type": "string", "pattern": f"^{show.CID_RE.pattern}$"}
-_NODE = {"type": "string", "pattern": f"^{show.NODE_RE.pattern}$"}
-_WORDS: dict[str, tuple[dict[str, Any], str]] = {
-    "task": ({"type": "string"}, "A task's name or id."),
-    "class": ({"type": "string"}, "A hardware class."),
-    "x": ({"enum": list(AXES)}, "The horizontal axis of the plot."),
-    "view": ({"enum": list(VIEWS)}, "Which view of the graph."),
-    "kind": ({"enum": [*KINDS, "all"]}, "The kind of record; default: experiment."),
-    "outcome": ({"enum": list(show.OUTCOMES)}, "Its author's word."),
-    "verdict": ({"enum": list(show.VERDICTS)}, "The others' word."),
-    "q": ({"type": "string", "maxLength": 200}, "Words to search for."),
-    "author": (_NODE, "A node's name."),
-    "node": (_NODE, "A node's name."),
-    "name": (_NODE, "A node's name."),
-    "cid": (_ID, "A record's id."),
-    "signature": ({"type": "string", "pattern": f"^{show.SIGNATURE_RE.pattern}$"}, "A failure's signature."),
-    "chapter": ({"type": "string", "pattern": f"^{show.CHAPTER_RE.pattern}$"}, "A chapter's name."),
-    "sort": ({"enum": list(SORTS)}, "The order; default: recent."),
-    "before": ({"type": "integer", "minimum": 0}, "The key that a page gives for the next, older one."),
-    "after": ({"type": "string"}, "The key that a page gives for the next one."),
+_CID, _NAME, _SIGNATURE = (found.pattern for found in (show.CID_RE, show.NODE_RE, show.SIGNATURE_RE))
+Form = dict[str, Any]
+
+
+def _like(pattern: str) -> Form:
+    return {"type": "string", "pattern": f"^({pattern})$"}
+
+
+def _one_of(*words: str) -> Form:
+    return {"type": "string", "enum": list(words)}
+
+
+_TEXT: Form = {"type": "string", "maxLength": TEXT_MAX}
+_PLACES: dict[str, tuple[Form, str]] = {
+    "cid": (_like(_CID), "A record's id."),
+    "name": (_like(_NAME), "A node's name."),
+    "signature": (_like(_SIGNATURE), "A failure's signature."),
+    "chapter": (_like(show.CHAPTER_RE.pattern), "A chapter's name."),
+    "digest": (_like(show.DIGEST_RE.pattern), "A state's digest."),
 }
-_COMPARED = (_ID, "An experiment's id.")
+_QUERY: dict[str, tuple[Form, str]] = {
+    "task": (_TEXT, "A task's name or id."),
+    "class": (_TEXT, "A hardware class."),
+    "x": (_one_of(*AXES), "The horizontal axis of the plot."),
+    "view": (_one_of(*VIEWS), "Which view of the graph."),
+    "kind": (_one_of(*KINDS, "all"), "The kind of record; default: experiment."),
+    "outcome": (_one_of(*show.OUTCOMES), "Its author's word."),
+    "verdict": (_one_of(*show.VERDICTS), "The others' word."),
+    "q": (_TEXT, "Words to search for."),
+    "author": (_like(_NAME), "A node's name."),
+    "node": (_like(_NAME), "A node's name."),
+    "cid": (_like(_CID), "A record's id."),
+    "digest": ({"type": "string", "pattern": f"^{show.DIGEST_RE.pattern}$"}, "The digest of a state."),
+    "sort": (_one_of(*SORTS), "The order; default: recent."),
+    "before": (
+        {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+        "The key that a page gives for the next, older one.",
+    ),
+}
+_AFTER = {
+    "verify": _like(rf"-?[0-9]{{1,17}}\.{_CID}"),
+    "failures": _like(rf"[0-9]{{1,18}}\.{_SIGNATURE}"),
+}
+_TRUST = _like(rf"[0-9]{{1,18}}\.{_NAME}")
+_COMPARED = (_like(_CID), "An experiment's id.")
+
+
+def _parameter(page: str, name: str) -> tuple[Form, str]:
+    """The form of a query parameter and what it is. Empty is as if it were not given: forms of HTML send that."""
+    if name == "after":
+        form, words = _AFTER.get(page, _TRUST), "The key that a page gives for the next one."
+    else:
+        form, words = _QUERY.get(name, _COMPARED)
+    return {"anyOf": [form, {"const": ""}]}, words
 
 
 def schema(hint: object, named: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +116,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     places = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     out = []
     for name in (*places, *route.query):
-        form, words = _WORDS.get(name, _COMPARED)
+        form, words = _PLACES[name] if name in places else _parameter(route.page, name)
         place = "path" if name in places else "query"
         described = {"name": name, "in": place, "schema": form, "description": words}
         out.append(described | ({"required": True} if place == "path" else {}))

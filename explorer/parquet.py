@@ -12,6 +12,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from explorer.values import to_plain
@@ -136,6 +137,8 @@ def encode(row: type, pieces: Iterable[tuple[object, ...]]) -> Iterator[bytes]:
     """
     arrow, parquet = library()
     form, sink, held = schema(row), _Out(), list[tuple[object, ...]]()
+    rest = iter(pieces)
+    first = next(rest, ())  # before anything is sent: an impossible request still has a status to give
 
     def group() -> Any:
         table = [arrow.array([cells[at] for cells in held], type=field.type) for at, field in enumerate(form)]
@@ -144,7 +147,7 @@ def encode(row: type, pieces: Iterable[tuple[object, ...]]) -> Iterator[bytes]:
 
     with parquet.ParquetWriter(sink, form, compression="zstd") as writer:
         yield sink.take()
-        for rows in pieces:
+        for rows in chain((first,), rest):
             held += [tuple(_cells(value)) for value in rows]
             if len(held) >= GROUP_ROWS:
                 writer.write_table(group())

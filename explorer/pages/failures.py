@@ -135,13 +135,14 @@ def _found(db: Db, q: str) -> list[sqlite3.Row]:
     return db.all("failures_named", signatures=json.dumps(chosen)) if chosen else []
 
 
-def _most(db: Db, after: str | None) -> list[sqlite3.Row]:
-    runs, _, signature = (after or f"{LAST}.").partition(".")
-    if after and not (runs.isascii() and runs.isdigit() and len(runs) < 19 and show.is_signature(signature)):
+def _after(text: str | None) -> tuple[int, str]:
+    """``(runs, signature)`` of a key ``RUNS.SIGNATURE``; before all others without one."""
+    runs, _, signature = (text or f"{LAST}.").partition(".")
+    if text and not (runs.isascii() and runs.isdigit() and len(runs) < 19 and show.is_signature(signature)):
         raise UsageError(
             detail="?after= must be RUNS.SIGNATURE, as the link at the end of the list gives it."
         )
-    return db.all("failures_most", runs=int(runs), signature=signature, limit=ROWS + 1)
+    return int(runs), signature
 
 
 def failures(
@@ -164,13 +165,13 @@ def failures(
     if order not in SORTS:
         raise UsageError(detail=f"?sort= must be one of {', '.join(SORTS)}.")
     words = show.plain(q, 200) if _WORD.search(q or "") else ""
-    key = before_of(before)
+    key, (runs, signature) = before_of(before), _after(after)
     if words:
         by_runs = order == "most"
         rows = sorted(_found(db, words), key=lambda r: -r["runs"] if by_runs else -r["last_seq"])
         shown, following = rows, None
     elif order == "most":
-        rows = _most(db, after)
+        rows = db.all("failures_most", runs=runs, signature=signature, limit=ROWS + 1)
         shown = rows[:ROWS]
         following = f"{shown[-1]['runs']}.{shown[-1]['signature']}" if len(rows) > ROWS else None
     else:
