@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from fractions import Fraction
 
 import pytest
 
@@ -37,6 +38,16 @@ def lot(value: bytes, claim: bytes, purpose: bytes, number: int = 0) -> int:
     return int(hashlib.sha256(seed).hexdigest(), 16)
 
 
+def by_units(value: bytes, claim: bytes) -> list[int]:
+    """spec/51, section 3."""
+    blocks = []
+    for group in range(8):
+        ranked = sorted(range(16), key=lambda i: lot(value, claim, b"block", 16 * group + i))
+        for i in ranked[:8]:
+            blocks += [16 + 32 * (group - 1) + i, 32 + 32 * (group - 1) + i] if group else [i]
+    return sorted(blocks)
+
+
 @pytest.mark.parametrize("name", sorted(STORIES))
 def test_probes_follow_from_the_text(name: str) -> None:
     records, wanted = told(name)
@@ -53,12 +64,16 @@ def test_probes_follow_from_the_text(name: str) -> None:
         whole = dealt == list(range(task.segments))
         for who, probe in claim["probes"].items():
             value = values[who, epochs[claim["round_drawn"]]]
-            ranked = sorted(range(task.blocks), key=lambda b: lot(value, cid, b"block", b))
-            assert probe["blocks"] == sorted(ranked[: -(-task.blocks // 2)])
+            if absorbing := task.spec.get("kind") == "absorption":
+                assert probe["blocks"] == by_units(value, cid)
+            else:
+                ranked = sorted(range(task.blocks), key=lambda b: lot(value, cid, b"block", b))
+                assert probe["blocks"] == sorted(ranked[: -(-task.blocks // 2)])
+            steps = 64 * task.segments if absorbing else body.steps
             if not whole:
                 assert [s for s, _ in probe["segments"]] == [lot(value, cid, b"segment") % task.segments]
             for segment, step in probe["segments"]:
-                a, b = segment * body.steps // task.segments, (segment + 1) * body.steps // task.segments
+                a, b = segment * steps // task.segments, (segment + 1) * steps // task.segments
                 assert step == 1 + lot(value, cid, b"inner", segment) % max(1, b - a - 1)
 
 
@@ -99,3 +114,40 @@ def test_evidence_follows_from_the_text(name: str) -> None:
             b"spore-borg/evidence\0" + record.author + body.nonce + encode(told_numbers)
         ).digest()
         assert by_cid[str(body.commit)].body.digest == digest
+
+
+def test_the_state_follows_from_the_text() -> None:
+    """spec/51, sections 5 and 6: the t test over covered pairs in fractions, members and their digest."""
+    records, wanted = told("absorbed")
+    by_cid = {str(record.cid): record for record in records}
+    claims = {claim["experiment"]: claim for claim in wanted["claims"]}
+    words = set()
+    for cid, word, weighed, _ in wanted["state"]["standings"]:
+        words.add(word)
+        claim = claims[cid]
+        losses = next(
+            r.body.losses for r in records if r.kind == "open" and str(r.body.target) == claim["cid"]
+        )
+        passed = [
+            who for who, finding in claim["findings"].items() if finding == "pass" and who in claim["probes"]
+        ]
+        seen = {block for who in passed for block in claim["probes"][who]["blocks"]}
+        for probe, pairs, gain, said in weighed:
+            if probe < 0:
+                base = str(by_cid[cid].body.base)
+                other = next(
+                    r.body.losses for r in records if r.kind == "open" and str(r.body.target) == base
+                )
+                d = [other[i] - losses[i] for i in range(16) if i in seen]
+            else:
+                at = 16 + 32 * probe
+                d = [losses[at + i] - losses[at + 16 + i] for i in range(16) if {at + i, at + 16 + i} <= seen]
+            mean = Fraction(sum(d), len(d))
+            variance = sum((x - mean) ** 2 for x in d) / (len(d) - 1)
+            far = mean * mean * len(d) > 4 * variance
+            assert (pairs, gain) == (len(d), sum(d))
+            assert said == ("even" if not far else "better" if mean > 0 else "worse")
+    assert words == {"joined", "refused", "stale", "replaced", "removed"}
+    members = sorted(bytes(by_cid[cid].cid) for cid in wanted["state"]["members"])
+    assert wanted["state"]["digest"] == hashlib.sha256(b"spore-borg/bank\0" + b"".join(members)).hexdigest()
+    assert len(wanted["no_claims"]) == 1

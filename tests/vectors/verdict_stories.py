@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spore_borg.records import bodies
 from spore_borg.records.envelope import Record, parse
 from spore_borg.views.reduce import View
+from tests.absorb_world import AbsorbWorld
 from tests.world import World
 
 FOLDER = Path(__file__).parents[2] / "spec" / "vectors" / "verdicts"
@@ -67,8 +69,42 @@ def solo() -> World:
     return world
 
 
+def absorbed() -> World:
+    """Two models join the state, a duplicate is no claim, a refinement takes its base's place, one is retracted; one
+    measured against an older state is stale, and one does not help."""
+    world = AbsorbWorld(6)
+    world.populate("ann", "ben")
+    world.absorb_task()
+    world.run(2)
+    _, first = world.absorbed("ann", "one", 7)
+    world.absorb("ben", "one")
+    world.absorb("ben", "two")
+    world.absorb("ann", "late", state=())
+    world.run(7)
+    world.absorb("ben", "one", base=first.target.cid, infidelity=3_000_000, gains={0: 0})
+    world.run(7)
+    world.absorb("ann", "idle", gains={0: 0, 1: 0})
+    world.run(7)
+    two = next(cid for cid in world.shards if world.view().body_of(cid).name == "two")
+    world.write(world.nodes["ben"], bodies.Retract(target=two, why="never mind"))
+    world.run(3)
+    return world
+
+
+def absorbed_lies() -> World:
+    """One author publishes a shard that its source does not give, another inflates its fidelity: both are refuted."""
+    world = AbsorbWorld(7)
+    world.populate("ann", "ben", "mal")
+    world.absorb_task()
+    world.run(2)
+    world.absorb("ann", "one", lie="weight")
+    world.absorb("mal", "two", lie="fidelity")
+    world.run(11)
+    return world
+
+
 STORIES: dict[str, Callable[[], World]] = {
-    story.__name__: story for story in (accepted, lies, accuser, unopened, solo)
+    story.__name__: story for story in (accepted, lies, accuser, unopened, solo, absorbed, absorbed_lies)
 }
 
 
@@ -120,6 +156,25 @@ def expected(records: list[Record]) -> dict[str, Any]:
             for (task, family), frontier in sorted(view.frontiers.items())
             if frontier.steps
         ],
+        **state_of(view),
+    }
+
+
+def state_of(view: View) -> dict[str, Any]:
+    """The state, and why records are no claims; nothing where no task takes absorptions."""
+    if not view.suites:
+        return {}
+    digest = view.bank.digest()
+    return {
+        "state": {
+            "digest": digest.hex() if digest else None,
+            "members": [str(cid) for cid in view.bank.members()],
+            "standings": [
+                [str(cid), item.word, [[w.probe, w.pairs, w.gain, w.word] for w in item.weighed], item.round]
+                for cid, item in sorted(view.bank.standings.items())
+            ],
+        },
+        "no_claims": sorted(str(cid) for cid in view.notes),
     }
 
 

@@ -1,0 +1,102 @@
+"""The gate: a paired test in whole numbers against the same test in fractions, and what it says in words."""
+
+from __future__ import annotations
+
+import json
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from spore_borg.views import bank, draw, gate
+
+VECTORS = Path(__file__).parents[2] / "spec" / "vectors" / "gate" / "gate.json"
+
+
+def by_fractions(differences: list[int]) -> str:
+    count = len(differences)
+    if count < gate.PAIRS_MIN:
+        return "unknown"
+    mean = Fraction(sum(differences), count)
+    variance = sum((d - mean) ** 2 for d in differences) / (count - 1)
+    if mean * mean * count <= 4 * variance:  # |t| <= 2; a constant difference other than 0 is beyond it
+        return "even"
+    return "better" if mean > 0 else "worse"
+
+
+def test_the_integers_say_what_the_fractions_say(rng: random.Random) -> None:
+    seen = set()
+    for _ in range(2_000):
+        count, shift, width = rng.randint(0, 16), rng.randint(-30, 30), rng.choice((0, 5, 40, 10**15))
+        differences = [shift + rng.randint(-width, width) for _ in range(count)]
+        said = gate.weigh(0, "p", differences)
+        assert said.word == by_fractions(differences), differences
+        assert (said.pairs, said.gain) == (count, sum(differences))
+        seen.add(said.word)
+    assert seen == {"better", "worse", "even", "unknown"}
+
+
+def test_vectors_of_the_gate() -> None:
+    cases = json.loads(VECTORS.read_text())
+    assert {case["word"] for case in cases} == {"better", "worse", "even", "unknown"}
+    for case in cases:
+        assert gate.weigh(0, "p", case["differences"]).word == case["word"], case["name"]
+        assert by_fractions(case["differences"]) == case["word"], case["name"]
+
+
+def test_every_block_belongs_to_one_unit() -> None:
+    blocks = [b for g in range(gate.GROUPS) for i in range(gate.UNITS) for b in gate.unit_blocks(g, i)]
+    assert sorted(blocks) == list(range(gate.BLOCKS)) and gate.BLOCKS == 240
+
+
+def test_half_of_every_group_is_drawn_and_pairs_stay_together() -> None:
+    for number in range(20):
+        picked = draw.pick_units(bytes([number]) * 32, b"claim")
+        assert len(picked) == len(set(picked)) == 120 and picked == tuple(sorted(picked))
+        for group in range(gate.GROUPS):
+            units = [gate.unit_blocks(group, i) for i in range(gate.UNITS)]
+            whole = [set(unit) <= set(picked) for unit in units]
+            assert sum(whole) == 8
+            assert all(full or not set(unit) & set(picked) for full, unit in zip(whole, units, strict=True))
+
+
+def test_only_covered_pairs_count() -> None:
+    losses = [0] * 16 + [10] * 16 + list(range(16)) + [0] * 192
+    covered = {*range(16, 24), *range(32, 40)}
+    (only,) = gate.weigh_probes(losses, covered, ["genre"])
+    assert (only.name, only.pairs, only.gain) == ("genre", 8, sum(10 - n for n in range(8)))
+    (none,) = gate.weigh_probes(losses, range(16, 32))
+    assert (none.name, none.pairs, none.word) == ("probe 0", 0, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("words", "passes", "said"),
+    [
+        (["better", "even"], True, "gets better in a"),
+        (["better", "worse"], False, "worse in b"),
+        (["even", "even"], False, "no probe beyond the noise"),
+        (["unknown"], False, "Too little"),
+        ([], False, "No probe has its modality"),
+    ],
+)
+def test_better_somewhere_and_worse_nowhere(words: list[str], passes: bool, said: str) -> None:
+    weighed = [gate.Weighed(i, "ab"[i], 8, 0, word) for i, word in enumerate(words)]
+    decided, why = gate.decide(weighed)
+    assert decided is passes and said in why
+
+
+def test_a_set_with_removals_forgets_nothing() -> None:
+    held = bank.Bank()
+    base = bank.Standing(b"b", b"x" * 32, "text", None, bank.JOINED, "", (), 1)  # type: ignore[arg-type]
+    child = bank.Standing(b"c", b"y" * 32, "text", b"b", bank.JOINED, "", (), 2)  # type: ignore[arg-type]
+    held.adopt(base)
+    held.adopt(child)
+    assert held.members() == (b"c",)
+    held.retract(b"c")  # type: ignore[arg-type]
+    assert held.members() == (b"b",)
+    held.drop([b"x" * 32])
+    held.drop([b"x" * 32])
+    assert held.members() == () and held.digest() is None
+    held.retract(b"b")  # type: ignore[arg-type]
+    assert {item.word for item in held.standings.values()} == {bank.REMOVED}
