@@ -199,7 +199,12 @@ class Absorber:
         blobs = []
         for name, path in files:
             blobs.append((name, await trio.to_thread.run_sync(put, path)))
-        return Source(files, tuple(blobs), str(answer["origin"]), licence, str(answer["name"]))
+        # Cut before the conversion: the shard's metadata hold these words, and verifiers read them in the record.
+        origin, licence, name = (
+            prover.clip(text, size)
+            for text, size in ((str(answer["origin"]), 300), (licence, 200), (str(answer["name"]), 200))
+        )
+        return Source(files, tuple(blobs), origin, licence, name)
 
     async def _absorb(self, request: Request, task_cid: Cid, source: Source, out: Path) -> None:
         about = await self.worker.call("inspect", source.job(), timeout_s=FETCH_TIMEOUT_S)
@@ -280,7 +285,7 @@ class Absorber:
         answer, source = self.claimed(answer), self.named(source)
         told = answer.get("report", {})
         facts = policy.Facts(
-            sources=source.blobs, origin=source.origin, licence=source.licence, name=str(answer["name"]),
+            sources=source.blobs, origin=source.origin, licence=source.licence, name=source.name,
             head=str(answer["head"]), modality=str(answer["modality"]), rule=rule, steps=steps, state=tuple(state),
             operator="ask" if base is None else REFINE_OPERATOR,
             why="Its owner asked for it." if base is None else f"Refines {base.body.name}.",  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from spore_borg.policies.prover import Run, clip
+from spore_borg.policies.prover import WHY_BYTES, Run, clip
 from spore_borg.records import merkle
 from spore_borg.records.bodies import Absorption, Refinement, Task
 from spore_borg.records.cid import Cid
@@ -59,8 +59,7 @@ def claim_body(
     """
     root = merkle.loss_root(run.loss_secret, list(run.losses))
     said = {item.name: getattr(facts, item.name) for item in fields(facts) if item.name != "base"}
-    for name, size_bytes in (("origin", 300), ("licence", 200), ("name", 200), ("why", 280)):
-        said[name] = clip(said[name], size_bytes)
+    said["why"] = clip(facts.why, WHY_BYTES)
     common = {
         **said, "task": task_cid, "outcome": own_word(run.losses, base_losses),
         "metric": gate.infidelity(run.losses, task, facts.modality), "loss_root": root.digest, "loss_sum": root.total,
