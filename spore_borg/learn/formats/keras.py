@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class KerasWeights:
         self._stamp = Stamp(path)
         self._path = path
         self._unpacked = _unpacked(path) if zipfile.is_zipfile(path) else None
+        if self._unpacked is not None:
+            weakref.finalize(self, self._unpacked.close)
         with self._open() as opened:
             self._shapes, self._paths = _survey(opened, path.name)
 

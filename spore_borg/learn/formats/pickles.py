@@ -93,12 +93,12 @@ def zip_entries(path: Path) -> dict[str, Entry]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     where = path.name
-    _check_zip(path)
+    records = _check_zip(path)
     try:
         with FakeTensorMode():
             loaded = _load(path)
             tensors = state_of(loaded, where)
-            return {name: _entry(name, tensor, path) for name, tensor in tensors.items()}
+            return {name: _entry(name, tensor, path, records) for name, tensor in tensors.items()}
     except SourceError:
         raise
     except pickle.UnpicklingError as error:
@@ -255,11 +255,14 @@ def _load(path: Path) -> Any:
     with warnings.catch_warnings():
         # torch warns of storages that its own old files are made of.
         warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # A stream, not a path: torch would go by the path's suffix, and only the content counts here.
+        with path.open("rb") as raw:
+            return torch.load(raw, map_location="cpu", weights_only=True)
 
 
-def _check_zip(path: Path) -> None:
-    """Records lie in the zip as they are, little-endian, and the pickle is small. Raises SourceError."""
+def _check_zip(path: Path) -> dict[int, int]:
+    """Where each record's bytes begin, and how many there are. Raises SourceError unless the records lie in the zip as
+    they are, little-endian, and the pickle is small and asks for no code."""
     where = path.name
     try:
         with zipfile.ZipFile(path) as opened:
@@ -281,15 +284,30 @@ def _check_zip(path: Path) -> None:
     except zipfile.BadZipFile as error:
         raise SourceError(f"{where} is a damaged zip: {error}. Fetch it again."[:300]) from error
     try:
-        forbidden = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with path.open("rb") as raw:
+            forbidden = torch.serialization.get_unsafe_globals_in_checkpoint(raw)
     except Exception as error:
         # torch's scanner meets a damaged pickle with errors of every kind.
         raise SourceError(f"{where} has a damaged pickle: {type(error).__name__} {error}"[:300]) from error
     if forbidden:
         raise would_run(where, forbidden)
+    return _records(path, infos)
 
 
-def _entry(name: str, tensor: torch.Tensor, path: Path) -> Entry:
+def _records(path: Path, infos: list[zipfile.ZipInfo]) -> dict[int, int]:
+    """Offset of the bytes of each record → their number, from the local headers: torch goes by these."""
+    found = {}
+    with path.open("rb") as raw:
+        for info in infos:
+            raw.seek(info.header_offset)
+            local = raw.read(30)
+            if len(local) == 30:
+                name_size, extra_size = struct.unpack_from("<HH", local, 26)
+                found[info.header_offset + 30 + name_size + extra_size] = info.file_size
+    return found
+
+
+def _entry(name: str, tensor: torch.Tensor, path: Path, records: Mapping[int, int]) -> Entry:
     where = path.name
     _check_dense(name, tensor, where)
     storage = tensor.untyped_storage()
@@ -301,9 +319,9 @@ def _entry(name: str, tensor: torch.Tensor, path: Path) -> Entry:
         return Entry(tensor.dtype, tuple(tensor.shape), path)
     if type(offset) is not int or begin + count * itemsize > storage.nbytes():
         raise SourceError(f"{where}: tensor {name[:80]!r} lies outside its storage; the file is damaged.")
-    if offset < 0 or offset + storage.nbytes() > path.stat().st_size:
+    if records.get(offset, -1) < storage.nbytes():
         raise SourceError(
-            f"{where}: tensor {name[:80]!r} lies outside the file; it is cut short. Fetch it again."
+            f"{where}: tensor {name[:80]!r} is longer than its record in the file. Fetch it again."
         )
     stride = None if tensor.is_contiguous() else tuple(tensor.stride())
     return Entry(tensor.dtype, tuple(tensor.shape), path, offset + begin, stride)
