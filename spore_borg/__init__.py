@@ -1,3 +1,25 @@
-"""spore_borg: a verifiable research mesh. What is true is the set of signed records."""
+"""spore_borg: a verifiable research mesh. ``load(DIR)`` answers from its state; README.md is the way in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from spore_borg.learn.local import State
 
 __version__ = "0.1.0"
+
+
+def load(directory: str | PathLike[str]) -> State:
+    """The absorbed models of a directory that ``borg state --fetch DIR`` or ``borg absorb --local`` wrote.
+
+    Imports torch. Raises ``spore_borg.learn.errors.LearnError`` if the directory holds no shard.
+    """
+    from spore_borg.learn.local import State
+
+    return State(directory)
+
+
+__all__ = ["__version__", "load"]

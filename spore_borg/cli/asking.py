@@ -20,7 +20,10 @@ def items_of(words: Sequence[str]) -> list[Item]:
         return [{"path": str(Path(word).absolute())} if _is_file(word) else {"text": word} for word in words]
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(detail="Give a text or a file, or pipe lines of text in.")
-    lines = [line.rstrip("\n") for line, _ in zip(sys.stdin, range(STDIN_LINES_MAX), strict=False)]
+    try:
+        lines = [line.rstrip("\n") for line, _ in zip(sys.stdin, range(STDIN_LINES_MAX), strict=False)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(detail=f"stdin cannot be read as text: {error}. Give a text or a file.") from error
     found = [{"text": line} for line in lines if line.strip()]
     if not found:
         raise UsageError(detail="There was no text on stdin.")

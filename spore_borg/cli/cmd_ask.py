@@ -27,7 +27,9 @@ from spore_borg.errors import NotFound
     help="Length of what it adds.",
 )
 def command(frame: cli.Frame, question: tuple[str, ...], count: int, complete: bool, max_tokens: int) -> None:
-    """Ask your documents (see `borg ingest`); the answer says where it comes from and which models found it.
+    """What your documents say about a question, found by absorbed models.
+
+    `borg ingest` takes documents in; the answer says where it comes from and which models found it.
 
     Passages are found by words and by meaning. Nothing leaves this machine.
     """

@@ -35,7 +35,9 @@ def command(
     top: int,
     seconds: float | None,
 ) -> None:
-    """What texts, pictures (PNG, JPEG), sounds (WAV) or any files are.
+    """What texts, pictures, sounds or files are.
+
+    Pictures are PNG or JPEG, sounds WAV.
 
     Models that know the same classes are averaged by weight; every model's own opinion is shown. A picture or sound
     for which no model has been absorbed is looked at as a file.

@@ -15,7 +15,9 @@ from spore_borg.errors import NotFound, UsageError
 @click.argument("paths", nargs=-1, metavar="PATH…", type=click.Path(path_type=Path))
 @click.option("--forget", is_flag=True, help="Remove these documents from the library instead.")
 def command(frame: cli.Frame, paths: tuple[Path, ...], forget: bool) -> None:
-    """Take documents (text, Markdown, HTML, PDF, code) into the library of `borg ask`.
+    """Take documents into the library that `borg ask` looks in.
+
+    It reads text, Markdown, HTML, PDF and code.
 
     The library stays on this machine: nothing of it enters a record. Documents that have not changed are not read
     again. Without a path it only embeds what has no vectors yet, for example after a new embedder was absorbed.
