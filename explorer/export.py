@@ -20,6 +20,7 @@ from explorer.db import Db
 from explorer.export_rows import FrontierStep, RoundRow, Run
 from explorer.pages import frontier as frontier_page
 from explorer.pages import verify as verify_page
+from explorer.pages.attested import Attested
 from explorer.pages.common import (
     TaskBrief,
     before_of,
@@ -32,9 +33,11 @@ from explorer.pages.failures import Failure
 from explorer.pages.failures import piece as failures_piece
 from explorer.pages.frontier import Best
 from explorer.pages.mesh import Known, known
-from explorer.pages.record import Attested, Entry
+from explorer.pages.record import Entry
 from explorer.pages.records import facets_of, page_of
 from explorer.pages.reputation import Standing, ledger_of, standing
+from explorer.pages.state import Shard
+from explorer.pages.state import piece as shards_piece
 from explorer.pages.verify import Waiting
 from explorer.values import RecordRow, Who, to_plain
 from spore_borg.errors import UsageError
@@ -129,6 +132,7 @@ TABLES: dict[str, Table] = {
     "steps": Table(FrontierStep, (), _simple(export_rows.steps)),
     "evidence": Table(Attested, (), _simple(export_rows.evidence)),
     "rounds": Table(RoundRow, (), _simple(export_rows.rounds)),
+    "state": Table(Shard, (), _simple(shards_piece)),
     "failures": Table(Failure, (), _simple(failures_piece)),
     "tasks": Table(TaskBrief, (), lambda db, _asked, _key: (task_briefs(db), None)),
 }

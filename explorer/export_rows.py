@@ -9,8 +9,8 @@ import sqlite3
 from dataclasses import dataclass
 
 from explorer.db import Db
+from explorer.pages.attested import Attested, attested
 from explorer.pages.common import before_of, loads_dict, loads_list, who
-from explorer.pages.record import Attested, attested
 from explorer.values import Who
 
 Rows = tuple[tuple[object, ...], str | None]

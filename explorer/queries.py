@@ -14,6 +14,8 @@ _DAG = """SELECT e.seq, e.cid, r.title, e.author, n.display, e.epoch, e.task, e.
   e.verdict, e.frontier, e.operator, e.base, e.base2, e.changed
   FROM {source} CROSS JOIN record r ON r.seq = e.seq LEFT JOIN node n ON n.name = e.author"""
 
+_SHARD = "SELECT s.*, n.display FROM shard s LEFT JOIN node n ON n.name = s.author"
+
 _EXPERIMENT = "SELECT seq FROM experiment WHERE {where}seq < :before ORDER BY seq DESC LIMIT :window"
 _RECORD = "SELECT seq FROM record WHERE {where}seq < :before ORDER BY seq DESC LIMIT :window"
 
@@ -127,6 +129,12 @@ QUERIES: dict[str, str] = {
       ORDER BY seq DESC LIMIT :limit""",
     "failure_of": """SELECT r.signature, r.fixed_by, f.runs, f.text FROM failure_run r
       CROSS JOIN failure f ON f.signature = r.signature WHERE r.cid = :cid""",
+    # Absorbed models.
+    "shard": _SHARD + " WHERE s.cid = :cid",
+    "shard_members": _SHARD + " WHERE s.member = :member ORDER BY s.modality, s.seq LIMIT :limit",
+    "shards_apart": _SHARD + " WHERE +s.member = 0 AND s.seq < :before ORDER BY s.seq DESC LIMIT :limit",
+    "shards_refining": _SHARD + " WHERE s.base = :cid LIMIT :limit",
+    "shards": _SHARD + " WHERE s.seq < :before ORDER BY s.seq DESC LIMIT :limit",
     # How well the whole does.
     "health": "SELECT * FROM health WHERE round <= :upto ORDER BY round DESC LIMIT :limit",
 }

@@ -52,6 +52,8 @@ ROUTES: tuple[Route, ...] = (
         "Signatures of crashed runs, and fixes.",
         table=True,
     ),
+    _route("/state", "state", "before", "Absorbed models: those in the state, and those apart.", table=True),
+    _route("/state/{digest}", "state", "before", "The state with this digest, while it is the present one."),
     _route("/failure/{signature}", "failure", "before", "One failure signature with its runs."),
     _route("/mesh", "mesh", "after", "Peers, nodes and their lag, rounds.", table=True),
     _route("/node/{name}", "node", "before", "One node."),

@@ -66,6 +66,12 @@ def unit_ppm(value: int | None) -> str:
     return NONE if value is None else f"{value / 1_000_000:.2f}".replace("-", MINUS)
 
 
+def fidelity(infidelity: int, digits: int = 4) -> str:
+    """One minus nano-(1 − cosine), rounded down, so that only what is exact shows as 1."""
+    scale = 10 ** (9 - digits)
+    return metric((NBITS - infidelity) // scale * scale, digits)
+
+
 def scaled(value: int | float | None, unit: str = "") -> str:
     """A large number with a decimal prefix: 400000000000 → 400 G."""
     if value is None:

@@ -13,6 +13,7 @@ from explorer.pages.record import RecordPage, record
 from explorer.pages.records import RecordsPage, records
 from explorer.pages.reputation import ReputationPage, reputation
 from explorer.pages.spec import ChapterPage, LicencesPage, SpecPage, chapter, licences, spec
+from explorer.pages.state import StatePage, state
 from explorer.pages.tasks import TasksPage, tasks
 from explorer.pages.verify import VerifyPage, verify
 
@@ -34,6 +35,7 @@ __all__ = [
     "RecordsPage",
     "ReputationPage",
     "SpecPage",
+    "StatePage",
     "TasksPage",
     "VerifyPage",
     "about",
@@ -53,6 +55,7 @@ __all__ = [
     "records",
     "reputation",
     "spec",
+    "state",
     "tasks",
     "verify",
 ]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from explorer.db import Db
+from explorer.pages.attested import Attested, attested
 from explorer.pages.common import LAST, before_of, frame, loads_dict, rows_of
-from explorer.pages.record import Attested, Entry, attested
+from explorer.pages.record import Entry
 from explorer.pages.reputation import LEDGER_ROWS, Standing, ledger_of, standing
 from explorer.values import Page, RecordRow
 from spore_borg.errors import NotFound

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from explorer.db import Db
+from explorer.pages.absorption import Absorption, absorption
+from explorer.pages.attested import DONE, SKIPPED, TODO, Attested, Stand, attested, claim_stands
 from explorer.pages.body import Signed, signed
 from explorer.pages.common import TaskBrief, frame, loads_dict, loads_list, record_row, task_briefs, who
 from explorer.values import Page, RecordRow, Who
@@ -18,18 +20,7 @@ CHILDREN_MAX = 20
 ATTESTATIONS_MAX = 100
 LEDGER_MAX = 50
 TARGETING_MAX = 20
-
-# States of one step of "where it stands".
-DONE, NOW, TODO, BAD, SKIPPED = "done", "now", "todo", "bad", "skipped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stand:
-    """One step from arrival to the frontier."""
-
-    name: str
-    state: str  # done, now, todo, bad or skipped
-    sentence: str
+ABSORBED = ("absorption", "refinement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +44,6 @@ class Change:
     field: str
     before: object
     after: object
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attested:
-    """One node's evidence on this claim."""
-
-    target: str
-    author: Who
-    hardware_class: str
-    same_fingerprint: bool
-    drawn: bool
-    jury: bool
-    tier: str
-    word: str  # pass, fail, waiting, no-show, void
-    probe: str
-    delta: str | None
-    tolerance: str | None
-    commit: str | None
-    reveal: str | None
-    round: int | None
-    detail: dict[str, object]  # the opened evidence: blocks [block, recomputed, claimed], segments, …
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +112,7 @@ class RecordPage(Page):
     name: ClassVar[str] = "record"
     record: RecordRow
     experiment: Experiment | None
+    absorption: Absorption | None  # also of a refinement
     ledger: tuple[Entry, ...]
     targeting: tuple[RecordRow, ...]  # records that name this one as their target
     signed: Signed | None  # None: the log is not here
@@ -159,27 +130,6 @@ def entry(row: sqlite3.Row) -> Entry:
         total=row["total"],
         cause=row["cause"],
         sentence=row["sentence"],
-    )
-
-
-def attested(row: sqlite3.Row, fingerprint: str | None) -> Attested:
-    """One attestation row as a value."""
-    return Attested(
-        target=row["target"],
-        author=who(row),
-        hardware_class=row["class"],
-        same_fingerprint=fingerprint is not None and row["fingerprint"] == fingerprint,
-        drawn=bool(row["drawn"]),
-        jury=bool(row["jury"]),
-        tier=row["tier"],
-        word=row["word"],
-        probe=row["probe"],
-        delta=row["delta"],
-        tolerance=row["tolerance"],
-        commit=row["commit_cid"],
-        reveal=row["reveal_cid"],
-        round=row["round"],
-        detail=loads_dict(row["detail"]),
     )
 
 
@@ -204,68 +154,17 @@ def _changes(text: str) -> tuple[Change, ...]:
     return tuple(out)
 
 
-def _rerun(row: sqlite3.Row, evidence: tuple[Attested, ...]) -> Stand:
-    drawn = [a for a in evidence if a.drawn]
-    shown = [a for a in drawn if a.word in {"pass", "fail", "void"}]
-    late = [a for a in drawn if a.word == "no-show"]
-    stage, verdict = row["stage"], row["verdict"]
-    sentence = f"{len(shown)} of {len(drawn)} drawn nodes have shown evidence."
-    if late:
-        sentence += f" {len(late)} did not show up."
-    if stage == "dispute":
-        return Stand(name="rerun", state=NOW, sentence=f"{sentence} A jury now recomputes what is disputed.")
-    if stage in {"drawn", "committed", "opened", "revealed"}:
-        doing = {
-            "drawn": "They recompute now.",
-            "committed": "They have committed to their evidence; the author is to open its own.",
-            "opened": "The author has opened its evidence; theirs is to be revealed.",
-            "revealed": "All evidence is in; it settles with the next round.",
-        }[stage]
-        return Stand(name="rerun", state=NOW, sentence=f"{sentence} {doing}")
-    if drawn:
-        return Stand(name="rerun", state=DONE, sentence=sentence)
-    if stage == "settled":
-        word = "Decided without a draw." if verdict != "unverified" else "Nobody was drawn."
-        return Stand(name="rerun", state=SKIPPED, sentence=word)
-    return Stand(
-        name="rerun", state=TODO, sentence="Verifiers are drawn by chance after the acknowledgement."
-    )
-
-
 def stands(row: sqlite3.Row, evidence: tuple[Attested, ...], received_ms: int | None) -> tuple[Stand, ...]:
     """Where an experiment stands, from arrival to the frontier, each step with its state."""
-    verdict, stage, frontier = row["verdict"], row["stage"], row["frontier"]
-    crashed = row["outcome"] == "crashed"
-    out = [
-        Stand(name="received", state=DONE, sentence="" if received_ms is None else "Arrived at this node."),
-        Stand(name="valid", state=DONE, sentence="Size, canonical form, shape, signature and ancestry hold."),
-    ]
-    if row["round_ack"] is not None:
-        out.append(Stand(name="acknowledged", state=DONE, sentence=f"In round {row['round_ack']}."))
-    else:
-        sentence = "Waits until the seals of more than half of the trust have it in their past."
-        out.append(Stand(name="acknowledged", state=TODO if stage == "settled" else NOW, sentence=sentence))
-    if crashed:
-        out.append(
-            Stand(name="rerun", state=SKIPPED, sentence="A crash claims nothing that could be verified.")
-        )
-        return tuple(out)
-    out.append(_rerun(row, evidence))
-    if verdict == "unverified":
-        state = NOW if stage in {"revealed", "dispute"} else TODO
-        out.append(Stand(name="verdict", state=state, sentence="None yet: only its author vouches for it."))
-    else:
-        settled = "" if row["settled"] else " Young: it may still change."
-        state = {"confirmed": DONE, "refuted": BAD}.get(verdict, SKIPPED)
-        at = f"Round {row['round_settled']}." if row["round_settled"] is not None else ""
-        out.append(Stand(name=f"verdict: {verdict}", state=state, sentence=f"{at}{settled}".strip()))
-    name = {1: "in the frontier", 2: "was in the frontier"}.get(frontier, "frontier")
-    if frontier:
+    out = claim_stands(row, evidence, received_ms)
+    if row["outcome"] == "crashed":
+        return out
+    name = {1: "in the frontier", 2: "was in the frontier"}.get(row["frontier"], "frontier")
+    if row["frontier"]:
         state = DONE
     else:
-        state = TODO if verdict == "unverified" else SKIPPED
-    out.append(Stand(name=name, state=state, sentence=row["frontier_why"]))
-    return tuple(out)
+        state = TODO if row["verdict"] == "unverified" else SKIPPED
+    return (*out, Stand(name=name, state=state, sentence=row["frontier_why"]))
 
 
 def _failed(row: sqlite3.Row | None) -> Failed | None:
@@ -341,12 +240,15 @@ def record(db: Db, cid: str) -> RecordPage:
     raw = signed(db, cid)
     detail = db.one("experiment", cid=cid) if row.kind == "experiment" else None
     experiment = None if detail is None else _experiment(db, detail, raw.received_ms if raw else None)
-    evidence = () if experiment is None else experiment.attestations
+    absorbed = absorption(db, cid, raw.received_ms if raw else None) if row.kind in ABSORBED else None
+    claim = experiment or absorbed
+    evidence = () if claim is None else claim.attestations
     causes = [cid, *(a.reveal for a in evidence if a.reveal)]
     return RecordPage(
         frame=frame(db),
         record=row,
         experiment=experiment,
+        absorption=absorbed,
         ledger=tuple(entry(r) for r in db.all("ledger_causes", causes=json.dumps(causes), limit=LEDGER_MAX)),
         targeting=tuple(record_row(r) for r in db.all("rows_targeting", cid=cid, limit=TARGETING_MAX)),
         signed=raw,

@@ -84,6 +84,9 @@ def one(home: Path) -> Path:
     make.insert(
         "round", round=3, epoch=3, seals=1, trust=ONE, trust_total=ONE, acknowledged=1, digest="d1" * 32
     )
+    make.shard(
+        me, 3, task, CLASSES[0], member=2, verdict="unverified", standing="Nobody else has verified it."
+    )
     make.meta(mesh=mesh, mesh_name="alone", round=4, round_settled=3, epoch_latest=4, digest="d1" * 32, version=7,
               records=make.seq, me=node_name(me), status="solo")  # fmt: skip
     return make.commit()
@@ -172,6 +175,19 @@ def _hostile_live(make: Maker) -> None:
     make.insert("live", key="run", value=json.dumps(run))
     make.insert("live", key="verify", value=json.dumps({HOSTILE[0]: HOSTILE[1]}))
     make.insert("live", key="node", value=json.dumps({"address": HOSTILE[4]}))
+    me, task = make.rng.randbytes(32), make.task(make.rng.randbytes(32), HOSTILE[2], 1)
+    for number, text in enumerate(HOSTILE):
+        said = json.dumps(
+            [{"probe": text, "pairs": -number, "gain": 10**30, "word": text}, 7, {"probe": 1}, text]
+        )
+        better = json.dumps([{"probe": text, "pairs": 0, "gain": 10**18, "word": "better"}])
+        make.shard(
+            me, number, task, text, name=text, origin=text, licence=text, head=text, modality=text, rule=text,
+            operator=text, why=text, outcome=text, verdict=text, stage=text, reason=text, standing=text,
+            member=number % 3, gains=better if number % 2 else said, sources=json.dumps([[text, text], 7]), state=text,
+            weights=text, metric=-(10**15) * number, sparsity_ppm=10**12, params_count=-1, steps=-1, fingerprint=text,
+        )  # fmt: skip
+    make.meta(state_digest=HOSTILE[1], state_members=HOSTILE[2])
     for number, value in enumerate((None, -(10**15), 10**15)):
         for part in ("psi", *PARTS, HOSTILE[0]):
             make.insert("health", round=number * 10**9, part=part, value=value, a=-1, b=10**15)
@@ -223,6 +239,7 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
                     digest=digest)  # fmt: skip
     make.failures()
     _health(make, last - 4)
+    _state(make, keys, tasks[0], last)
     run = {
         "task": "nano",
         "change": "width 64→56",
@@ -249,6 +266,39 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
     make.meta(mesh=genesis, mesh_name="garden", round=last, round_settled=last - 4, epoch_latest=last,
               digest="ab" * 32, version=make.seq, records=make.seq, me=node_name(keys[0]), status="mesh")  # fmt: skip
     return make.commit()
+
+
+def _state(make: Maker, keys: list[bytes], task: Cid, last: int) -> None:
+    """Absorbed models: members of three modalities, and all the ways of not being one."""
+    probes = {"text": ("genre", "language", "tone"), "image": ("digits", "clothes"), "audio": ("words",)}
+    reasons = (
+        ("confirmed", "even", "No probe is better: it does not join."),
+        ("confirmed", "worse", "It makes language worse."),
+        ("inconclusive", "unknown", "A split of the drawn nodes decides nothing."),
+        ("refuted", "unknown", "A drawn node computed other losses."),
+        ("unverified", "unknown", "It waits for the drawn nodes."),
+        ("confirmed", "even", "It was measured against another state and must be measured again."),
+    )
+    base: str | None = None
+    for number in range(90):
+        modality = ("text", "image", "audio")[number % 3]
+        member = number % 5 != 0
+        verdict, word, why = ("confirmed", "better", "") if member else reasons[number // 5 % len(reasons)]
+        gains = [
+            {"probe": probe, "pairs": 8, "gain": (number * 37 % 50 + 5) * 8_000_000 * (-1 if word == "worse" else 1),
+             "word": word if place == number % len(probes[modality]) else "even"}
+            for place, probe in enumerate(probes[modality])
+        ]  # fmt: skip
+        cid = make.shard(
+            keys[number % len(keys)], max(1, last - 200 + number), task, CLASSES[0], name=f"model-{number}",
+            head=("classifier", "embedder", "causal_lm")[number % 3], modality=modality, verdict=verdict,
+            member=int(member), standing=why or f"It makes {probes[modality][0]} better and nothing worse.",
+            gains=json.dumps(gains), metric=(number * 7919 % 90 + 1) * 100_000, layers=4 + number % 20,
+            params_count=1_000_000 * (1 + number * number), stage="drawn" if verdict == "unverified" else "settled",
+            base=base if number % 10 == 7 else None, settled=int(verdict != "unverified"),
+        )  # fmt: skip
+        base = text_of(cid)
+    make.meta(state_digest="5a" * 32, state_members=72)
 
 
 def _health(make: Maker, settled: int) -> None:

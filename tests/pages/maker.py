@@ -175,6 +175,28 @@ class Maker:
         )
         return cid
 
+    def shard(self, author: bytes, epoch: int, task: Cid, hardware_class: str, **given: object) -> Cid:
+        """One absorbed model with its row; ``given`` overrides columns."""
+        kind = "refinement" if given.get("base") else "absorption"
+        name = str(given.get("name", "a model"))
+        cid = self.record(
+            kind, author, epoch, {"task": task, "name": name}, title=name, target=task, round_=epoch + 1
+        )
+        row: dict[str, object] = dict(
+            seq=self.seq, cid=text_of(cid), kind=kind, task=text_of(task), author=node_name(author), epoch=epoch,
+            name=name, origin="hf:someone/" + name, licence="Apache-2.0", head="classifier", modality="text",
+            rule="few-spike/1", steps=8, layers=12, params_count=4_400_000, sparsity_ppm=831_000, cpu_ms=42_000,
+            metric=1_234_567, weights=str(Cid.of(cid, 0x55)),
+            sources=json.dumps([[file, str(Cid.of(cid, 0x55))] for file in ("config.json", "model.safetensors")]),
+            base=None, state="[]", operator="absorb", why="It answers what the state cannot.", outcome="kept",
+            fingerprint="f1" * 32, verdict="confirmed", stage="settled", reason="All drawn nodes agree.",
+            round_ack=epoch + 1, round_settled=epoch + 4, settled=1, member=1,
+            standing="It makes genre better and nothing worse.", gains="[]",
+        )  # fmt: skip
+        row["class"] = hardware_class
+        self.insert("shard", **(row | given))
+        return cid
+
     def failures(self) -> None:
         """Rows of the tables of failures, from the crashed runs so far."""
         found: dict[str, list[tuple[object, ...]]] = {}

@@ -134,7 +134,9 @@ def test_every_twin_is_as_described(state: str, client: Callable[[str], Client])
     seen = set()
     for path in map(twin, asked):
         name = re.sub(
-            rf"^/({'|'.join(PLACES)})/.*", lambda m: f"/{m[1]}/{{{PLACES[m[1]]}}}.json", path.partition("?")[0]
+            rf"^/({'|'.join(PLACES)})/.*",
+            lambda m: f"/{m[1]}/{{{PLACES[m[1]]}}}.json",
+            path.partition("?")[0],
         )
         seen.add(name)
         operation = described["paths"][name]["get"]

@@ -19,7 +19,7 @@ ROUTES = (
     "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
     "/reputation", "/tasks", "/about", "/api", "/dag", "/dag?view=lanes&before=300", "/dag?view=spine",
     "/dag?view=lineage", "/compare", "/mesh", "/failures", "/failures?sort=most", "/failures?q=finite+loss",
-    "/spec", "/spec/10-records", "/spec/20-views", "/licences",
+    "/state", "/state?before=100", "/spec", "/spec/10-records", "/spec/20-views", "/licences",
 )  # fmt: skip
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -99,6 +99,11 @@ def ids(home: Path) -> list[str]:
         ]
         if home.name == "hostile":
             cids = [row[0] for row in db.execute("SELECT cid FROM record")]
+        states = [
+            row[0]
+            for row in db.execute("SELECT value FROM meta WHERE key='state_digest'")
+            if len(row[0]) == 64
+        ]
         nodes = [row[0] for row in db.execute("SELECT name FROM node LIMIT 3")]
         failed = [row[0] for row in db.execute("SELECT signature FROM failure LIMIT 12")]
         experiments = [row[0] for row in db.execute("SELECT cid FROM experiment ORDER BY seq DESC LIMIT 4")]
@@ -107,6 +112,7 @@ def ids(home: Path) -> list[str]:
     sides = "&".join(f"{letter}={cid}" for letter, cid in zip("abcd", experiments, strict=False))
     return (
         [f"/failure/{name}" for name in failed]
+        + [f"/state/{digest}" for digest in states]
         + [f"/compare?{sides}"]
         + [f"/record/{cid}" for cid in cids]
         + [f"/node/{name}" for name in nodes]
@@ -176,7 +182,7 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
      "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
      "/dag?cid=b" + "a" * 58, "/verify?after=1", "/mesh?after=1", "/plot.svg?x=up", "/plot.svg?class=x",
      "/failures?sort=x", "/failures?before=x", "/failures?sort=most&after=x", "/failure/000", "/failure/ffffffffffff",
-     "/spec/README", "/spec/99-nothing", "/spec/..%2fREADME",
+     "/spec/README", "/state?before=x", "/state/x", f"/state/{'0' * 64}", "/spec/99-nothing", "/spec/..%2fREADME",
      "/reputation?after=x.y", "/reputation?node=x",
      "/records?author=<b>", "/events?topics=all",
      "/node/" + "a" * 52 + "?before=z"],
