@@ -8,16 +8,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,6 +32,7 @@ from explorer.live import TOPICS, Hub
 from explorer.pages.body import raw_of
 from explorer.pages.common import TEXT_MAX
 from explorer.png import NoPicture
+from explorer.problems import TABLE_ENDINGS, problem, too_often
 from explorer.routes import ROUTES
 from explorer.routes import Route as PageRoute
 from explorer.throttle import (
@@ -46,13 +47,14 @@ from explorer.throttle import (
 from explorer.values import Page, to_json
 from spore_borg.errors import BorgError, IntegrityError, NotFound, UsageError
 
+BUILDERS = (
+    2  # pages built at once: each may read as many rows as its plot has runs, and each thread keeps memory
+)
 CACHE_ENTRIES = 64
 CACHE_BODY_MAX = 1 << 20
 GZIP_FROM_BYTES = 500
 URL_CHARS_MAX = 8_000  # three texts of TEXT_MAX characters, each of twelve in an address
 HOST_RE = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
-TABLE_ENDINGS = tuple(f".{ext}" for ext in export.MEDIA)
-DATA_ENDINGS = (".json", ".cbor", "/events", *TABLE_ENDINGS)
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
@@ -180,38 +182,12 @@ def origin_of(request: Request) -> str:
     return f"{request.url.scheme}://{host}" if HOST_RE.fullmatch(host) else ""
 
 
-def wants_json(request: Request) -> bool:
-    """Whether an error should be JSON: the address or the Accept header says so."""
-    accept = request.headers.get("accept", "")
-    return request.url.path.endswith(DATA_ENDINGS) or ("json" in accept and "html" not in accept)
+@dataclass(slots=True)
+class Waiting:
+    """Those who wait for the same page."""
 
-
-def problem(request: Request, status: int, title: str, detail: str) -> Response:
-    """An error: RFC 9457 for programs, a page for people, with its true status either way."""
-    headers = {"cache-control": "no-store"}
-    if wants_json(request):
-        text = problem_json(status, title, detail)
-        return Response(text, status, headers, media_type="application/problem+json")
-    return Response(render.problem_html(status, title, detail), status, headers, media_type="text/html")
-
-
-def too_often(request: Request, wait_s: float) -> Response:
-    """429, and after how many seconds to try again: JSON for all but those who ask for a page."""
-    seconds = max(1, math.ceil(wait_s))
-    detail = f"You ask more often than this public mirror answers. Try again in {seconds} s, or run a node of your own."
-    if "html" not in request.headers.get("accept", ""):
-        text = problem_json(429, "Too many requests", detail)
-        headers = {"cache-control": "no-store"}
-        response = Response(text, 429, headers, media_type="application/problem+json")
-    else:
-        response = problem(request, 429, "Too many requests", detail)
-    response.headers["retry-after"] = str(seconds)
-    return response
-
-
-def problem_json(status: int, title: str, detail: str) -> str:
-    """RFC 9457."""
-    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    viewers: int = 0
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
 class Explorer:
@@ -227,6 +203,8 @@ class Explorer:
         self.public = mirror is not None
         self.hub = Hub(home, public=self.public)
         self._cache: OrderedDict[tuple[object, ...], Body] = OrderedDict()
+        self._building: dict[tuple[object, ...], Waiting] = {}
+        self._builders: anyio.CapacityLimiter | None = None
         self._static = {
             name: body_of(MEDIA.get(Path(name).suffix, "application/octet-stream"), raw)
             for name, raw in render.static_files().items()
@@ -258,23 +236,41 @@ class Explorer:
         versions = tuple(sorted(self.hub.versions.items()))
         origin = origin_of(request) if self.mirror is None else self.mirror.url
         key = (origin, request.url.path, request.url.query, versions)
-        found = self._cache.get(key) if versions else None
-        if found is None:
-            at = (str(request.url.path), origin, request.url.query)
-            built = await anyio.to_thread.run_sync(self._build, make, twin, *at)
-            if isinstance(built, str):
-                return RedirectResponse(built, 303)
-            found = built
-            if versions and len(found.plain) <= CACHE_BODY_MAX:
-                self._cache[key] = found
+        at = (str(request.url.path), origin, request.url.query)
+        found: Body | str | None = self._cache.get(key) if versions else None
+        if found is None and versions:  # many viewers hear the same news: one builds, the others wait for it
+            waiting = self._building.setdefault(key, Waiting())
+            waiting.viewers += 1
+            try:
+                async with waiting.lock:
+                    found = self._cache.get(key) or await self._make(key, make, twin, at)
+            finally:
+                waiting.viewers -= 1
+                if not waiting.viewers:
+                    self._building.pop(key, None)
+        elif found is None:
+            found = await self._make(None, make, twin, at)
         else:
             self._cache.move_to_end(key)
-        while len(self._cache) > CACHE_ENTRIES:
-            self._cache.popitem(last=False)
+        if isinstance(found, str):
+            return RedirectResponse(found, 303)
         if self.public:  # a proxy may keep it, and asks each time whether it still holds
             picture = found.media.startswith("image/")
             return answer(request, found, "public, max-age=60" if picture else "public, no-cache")
         return answer(request, found)
+
+    async def _make(
+        self, key: tuple[object, ...] | None, make: Callable[[Db], Page], twin: bool, at: tuple[str, str, str]
+    ) -> Body | str:
+        """Build a page in a thread, and keep it if it has a key."""
+        if self._builders is None:
+            self._builders = anyio.CapacityLimiter(BUILDERS)
+        built = await anyio.to_thread.run_sync(self._build, make, twin, *at, limiter=self._builders)
+        if key is not None and isinstance(built, Body) and len(built.plain) <= CACHE_BODY_MAX:
+            self._cache[key] = built
+            while len(self._cache) > CACHE_ENTRIES:
+                self._cache.popitem(last=False)
+        return built
 
     def route(self, given: PageRoute) -> list[Route]:
         """A page and its JSON twin."""

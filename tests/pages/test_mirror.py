@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,3 +261,38 @@ def test_streams_of_one_client_are_limited(live: int) -> None:
     finally:
         for connection in open_:
             connection.close()
+
+
+def test_many_who_ask_at_once_cost_one_page(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
+    from explorer import pages
+
+    built: list[str] = []
+    real = pages.frontier
+
+    def slow(*args: object, **given: object) -> object:
+        built.append("frontier")
+        time.sleep(0.2)
+        return real(*args, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pages, "frontier", slow)
+    app = make_app(homes("one"))
+    app.explorer.hub.versions.update(view="7", live="x")
+
+    async def ask() -> list[int]:
+        codes: list[int] = []
+
+        async def one(client: httpx.AsyncClient) -> None:
+            codes.append((await client.get("/frontier.json")).status_code)
+
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+            anyio.create_task_group() as group,
+        ):
+            for _ in range(20):
+                group.start_soon(one, client)
+        return codes
+
+    assert anyio.run(ask) == [200] * 20
+    assert built == ["frontier"]
+    assert not app.explorer._building
