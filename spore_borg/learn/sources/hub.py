@@ -40,19 +40,30 @@ def fetch(
     offline = offline or bool(constants.HF_HUB_OFFLINE)
     try:
         if offline:
-            top = Path(huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True))
+            # Only what was fetched must be there: other frameworks' copies never were.
+            needed = (
+                [path, f"{path}/*.safetensors"]
+                if path
+                else ["*.safetensors", "config.json", "tokenizer*.json"]
+            )
+            top = Path(
+                huggingface_hub.snapshot_download(
+                    repo, revision=revision, local_files_only=True, allow_patterns=needed
+                )
+            )
             present = sorted(p.relative_to(top).as_posix() for p in top.rglob("*") if p.is_file())
             names = pick(present, path, f"hf:{repo} in the cache")
         else:
-            names, revision = _listed(huggingface_hub, repo, revision, path)
+            names = _listed(huggingface_hub, repo, revision, path)
             each(f"fetch {len(names)} files of {repo}")
             # Names are taken literally: brackets and stars of a file's name are no pattern.
             literal = [re.sub(r"([\[\]*?])", r"[\1]", name) for name in names]
             top = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=literal))
     except SourceError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
-        # huggingface_hub's own errors are of these kinds; its first sentence is enough.
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
+        # huggingface_hub's own errors are of the first three kinds, and of the others when an endpoint answers with
+        # JSON of another form; its first sentence is enough.
         first = " ".join(str(error).split())[:200]
         hint = (
             "It is not in the cache; fetch it once while online."
@@ -82,8 +93,8 @@ def pick(names: list[str], path: str | None, where: str) -> list[str]:
     return files.select([name for name in names if not extra(name)], None, where)
 
 
-def _listed(hub: Any, repo: str, revision: str | None, path: str | None) -> tuple[list[str], str]:
-    """The names to fetch and the revision's commit; checked against the limits before anything is fetched."""
+def _listed(hub: Any, repo: str, revision: str | None, path: str | None) -> list[str]:
+    """The names to fetch, checked against the limits before anything is fetched."""
     info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
     sizes = {one.rfilename: int(one.size or 0) for one in info.siblings or []}
     names = pick(sorted(sizes), path, f"hf:{repo}")
@@ -94,7 +105,7 @@ def _listed(hub: Any, repo: str, revision: str | None, path: str | None) -> tupl
         raise SourceError(
             f"hf:{repo} has {total >> 30} GiB; at most {files.TOTAL_BYTES_MAX >> 30} GiB are taken."
         )
-    return names, str(info.sha)
+    return names
 
 
 def _inside(top: Path, names: list[str]) -> list[tuple[str, Path]]:
