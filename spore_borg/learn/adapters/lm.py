@@ -50,11 +50,15 @@ class LanguageModel(TextAdapter):
         shares = torch.log_softmax(logits, -1)[:, [place for place in self._useful if place < width]]
         return torch.cat([shares, fold(pooled, FEATURES_MAX - shares.shape[1])], 1)
 
+    def _shown(self, place: int) -> str:
+        """A token for people; as it stands in the vocabulary where it is no text of its own."""
+        return self.tokens.decode([place]) or self.tokens.token(place)
+
     def _top(self, logits: Tensor, top: int) -> list[dict[str, Any]]:
         """The likeliest tokens of one row of logits [vocabulary]."""
         best = torch.softmax(logits, -1).topk(max(1, min(top, ANSWERS_MAX, logits.numel())))
         return [
-            {"token": self.tokens.token(place), "probability": share}
+            {"token": self._shown(place), "probability": share}
             for share, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
 
