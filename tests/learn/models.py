@@ -20,51 +20,10 @@ from spore_borg.learn.graph import Model
 from spore_borg.learn.importers import import_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "was",
-    "he",
-    "she",
-    "it",
-    "king",
-    "queen",
-    "lord",
-    "god",
-    "man",
-    "woman",
-    "house",
-    "river",
-    "water",
-    "bread",
-    "law",
-    "word",
-    "day",
-    "night",
-    "good",
-    "evil",
-    "went",
-    "came",
-    "said",
-    "gave",
-    "made",
-    "took",
-    "saw",
-    "heard",
-    "people",
-    "city",
-    "land",
-    "son",
-    "father",
-    "mother",
-    "brother",
-    "children",
-]
+WORDS = (  # noqa: SIM905 - a list of quoted words reads worse
+    "the a of and to in is was he she it king queen lord god man woman house river water bread law word day night "
+    "good evil went came said gave made took saw heard people city land son father mother brother children"
+).split()
 SMILES_TOKENS = "c C ( ) O 1 2 = N . n 3 F Cl >> # - + S s o Br I [nH] / \\ 4".split()  # noqa: SIM905 - as above
 CHARS = " etaoinshrdlucmfwypvbgkjqxz.,;:'\"!?-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -125,10 +125,7 @@ def _model(bundle: Bundle, name: str, family: str, config: dict[str, Any]) -> Mo
     if "ForSequenceClassification" in wanted:
         head, outputs = "classifier", _classify(b, prefix, size, hidden, mask)
     elif "ForTokenClassification" in wanted:
-        head, outputs = (
-            "sequence_tagger",
-            (b.linear("logits", hidden, "classifier.weight", "classifier.bias"),),
-        )
+        head, outputs = "sequence_tagger", (_tag(b, hidden),)
     elif ("MaskedLM" in wanted or "PreTraining" in wanted) and _has_lm(b):
         head, outputs = "masked_lm", _masked(b, prefix, size, hidden, mask)
     else:
@@ -241,6 +238,11 @@ def _masked(b: Builder, prefix: str, size: Size, hidden: str, mask: str) -> tupl
 def _first(b: Builder, name: str, hidden: str) -> str:
     zero = b.constant(torch.tensor(0, dtype=torch.int64))
     return b.op("Gather", name, [hidden, zero], axis=1)
+
+
+def _tag(b: Builder, hidden: str) -> str:
+    """logits [b, t, classes] of every token."""
+    return b.op("Identity", "logits", [b.linear("class", hidden, "classifier.weight", "classifier.bias")])
 
 
 def _classify(b: Builder, prefix: str, size: Size, hidden: str, mask: str) -> tuple[str, ...]:
