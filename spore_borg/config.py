@@ -155,6 +155,12 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "blob_budget_mb", 2_048, "Disk space for weights and states, in MB (10^6 bytes).", 16, 10_000_000
         ),
+        Setting(
+            "suite", "full",
+            "Probe suite of a new mesh, on which absorbed models are measured; small is for trying out.",
+            choices=("full", "small"),
+        ),
+        Setting("offline", False, "Whether to fetch nothing from outside the mesh: no packages, no model hubs."),
     )
 }  # fmt: skip
 
@@ -180,6 +186,8 @@ class Config:
     explorer_bind: str
     explorer_port: int
     blob_budget_mb: int
+    suite: str
+    offline: bool
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)

@@ -72,14 +72,16 @@ class Absorber:
     Args:
         worker: a process for this alone; blob: brings a blob here and keeps it while it is used.
         evaluator: digest of the code that measures; refine: whether to propose refinements.
+        offline: fetch nothing from outside the mesh; small: a new mesh's suite is small.
     """
 
     def __init__(
         self, hub: Hub, worker: Worker, blob: Blob, *, family: str, fingerprint: bytes, evaluator: bytes,
-        refine: bool = True,
+        refine: bool = True, offline: bool = False, small: bool = False,
     ) -> None:  # fmt: skip
         self.hub, self.worker, self.blob = hub, worker, blob
         self.family, self.fingerprint, self.evaluator, self.refine = family, fingerprint, evaluator, refine
+        self.offline, self.small = offline, small
         self.requests = Requests(hub.home)
         self.runs = Drawer(hub.home.work / "runs")
         self.cache = hub.home.work / "absorb-cache"
@@ -177,7 +179,8 @@ class Absorber:
         self.hub.event("preparing", "builds the probe suite that absorbed models are measured on")
         out = self.hub.home.work / "suite"
         try:
-            answer = await self.worker.call("suite", {"out_dir": str(out)}, timeout_s=FETCH_TIMEOUT_S)
+            job = {"out_dir": str(out), "offline": self.offline, "small": self.small}
+            answer = await self.worker.call("suite", job, timeout_s=FETCH_TIMEOUT_S)
             data = self.hub.blobs.put_file(Path(answer["path"]), move=True)
         finally:
             shutil.rmtree(out, ignore_errors=True)
@@ -186,7 +189,7 @@ class Absorber:
 
     async def _fetch(self, request: Request, out: Path) -> Source:
         """Bring the source here and put its files among the blobs."""
-        job = {"source": request.source, "out_dir": str(out / "source")}
+        job = {"source": request.source, "out_dir": str(out / "source"), "offline": self.offline}
         answer = await self.worker.call("source", job, timeout_s=FETCH_TIMEOUT_S)
         licence = str(answer["licence"])
         if licence.strip().lower() in ("", "unknown") and not request.licence_ok:

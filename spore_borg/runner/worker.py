@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from spore_borg.runner import absorb_ops, answer_ops
+from spore_borg.runner import absorb_ops, answer_ops, convert_ops
 
 LINE_BYTES_MAX = 1 << 20
 PROGRESS_INTERVAL_S = 0.2
@@ -104,7 +104,7 @@ class Worker:
             "trace": self.trace,
             "step_distance": self.step_distance,
             "answer": lambda _number, params: answer_ops.answer(params),
-            **{name: self.learned(op) for name, op in absorb_ops.OPS.items()},
+            **{name: self.learned(op) for name, op in {**absorb_ops.OPS, **convert_ops.OPS}.items()},
         }
 
     def serve(self) -> None:

@@ -1,0 +1,158 @@
+"""The worker's operations that convert and measure: ``absorb``, ``measure`` and ``redo``. ``learn`` does the work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spore_borg.runner.absorb_ops import Op, OpError, Params, Report, get, model_of, pairs
+
+if TYPE_CHECKING:
+    from spore_borg.learn.graph import Model
+    from spore_borg.learn.items import Item
+    from spore_borg.learn.shard import Shard
+    from spore_borg.learn.suite import Suite
+
+REPORT_BATCHES = 4  # batches of calibration items that a report compares
+
+
+def absorb(params: Params, report: Report) -> dict[str, Any]:
+    """Convert a model, or refine its shard, and measure it; see docs/internals/absorption.md for the result."""
+    from spore_borg.learn.shard import open_shard
+    from spore_borg.learn.spike import convert as converting
+    from spore_borg.learn.spike.run import report as compare
+    from spore_borg.learn.suite import open_suite
+
+    began_ms, model = _cpu_ms(), model_of(params)
+    path = Path(get(params, "out_dir", str)) / "shard.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rule, steps, segments = get(params, "rule", str), get(params, "steps", int), _segments(params)
+
+    def each(name: str, done: int, count: int) -> None:
+        report("converts", done, count)
+
+    report("calibrates", 0, 0)
+    with open_suite(_path(params, "suite_path")) as suite:
+        feeds = _feeds(model, suite.calibration(model.info.modality))
+        if params.get("base_path") is None:
+            shard = converting.convert(
+                model, feeds, rule=rule, steps=steps, segments=segments, out=path, each=each
+            )
+        else:
+            from spore_borg.learn.spike.refine import refine
+
+            base = open_shard(_path(params, "base_path"))
+            shard = refine(model, feeds, base, segments=segments, out=path, each=each)
+        report("compares", 0, 0)
+        lines = compare(model, shard, feeds[:REPORT_BATCHES])
+        losses = _measured(params, model, shard, suite, list(range(_blocks_count(params))), report)
+    return {
+        "shard_path": str(path), "losses": [losses[block] for block in range(_blocks_count(params))],
+        "digests": [digest.hex() for digest in shard.digests()], "params": shard.params_digest().hex(),
+        "tail": shard.chain()[-1].hex(), "head": shard.info.head, "modality": shard.info.modality,
+        "name": shard.info.name, "licence": shard.info.licence, "params_count": shard.info.params_count,
+        "layers": [line["name"] for line in lines if line["coded"]], "report": _told(lines),
+        "cpu_ms": _cpu_ms() - began_ms,
+    }  # fmt: skip
+
+
+def measure(params: Params, report: Report) -> dict[str, Any]:
+    """Losses of blocks of a published shard: ``losses [[block, nano]] params cpu_ms``."""
+    from spore_borg.learn.shard import open_shard
+    from spore_borg.learn.suite import open_suite
+
+    began_ms, blocks = _cpu_ms(), _blocks(params)
+    model, shard = model_of(params), open_shard(_path(params, "shard_path"))
+    with open_suite(_path(params, "suite_path")) as suite:
+        losses = _measured(params, model, shard, suite, blocks, report)
+    return {
+        "losses": [[block, losses[block]] for block in blocks], "params": shard.params_digest().hex(),
+        "cpu_ms": _cpu_ms() - began_ms,
+    }  # fmt: skip
+
+
+def redo(params: Params, report: Report) -> dict[str, Any]:
+    """Convert one layer group again: hex digests ``start inner end``, and ``cpu_ms``."""
+    from spore_borg.learn.shard import open_shard
+    from spore_borg.learn.spike import convert as converting
+    from spore_borg.learn.suite import open_suite
+
+    began_ms = _cpu_ms()
+    model, shard = model_of(params), open_shard(_path(params, "shard_path"))
+    base = None if params.get("base_path") is None else open_shard(_path(params, "base_path"))
+    report("converts again", 0, 0)
+    with open_suite(_path(params, "suite_path")) as suite:
+        start, inner, end = converting.redo(
+            model, _feeds(model, suite.calibration(model.info.modality)), shard, get(params, "segment", int),
+            get(params, "inner_step", int), get(params, "rule", str), get(params, "steps", int), base,
+        )  # fmt: skip
+    return {"start": start.hex(), "inner": inner.hex(), "end": end.hex(), "cpu_ms": _cpu_ms() - began_ms}
+
+
+OPS: dict[str, Op] = {"absorb": absorb, "measure": measure, "redo": redo}
+
+
+def _feeds(model: Model, items: Sequence[Item]) -> list[dict[str, Any]]:
+    from spore_borg.learn.adapters import adapter
+
+    return [feeds for _, feeds in adapter(model.adapter, model.assets).feeds(items)]
+
+
+def _told(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The report of a conversion: its layers, and over all of them the part of values that spike."""
+    values = active = spikes = 0.0
+    for line in lines:
+        if line["spikes_per_value"] > 0:
+            count = line["spikes"] / line["spikes_per_value"]
+            values, active, spikes = values + count, active + count * line["active"], spikes + line["spikes"]
+    return {
+        "layers": lines, "active": active / values if values else 0.0,
+        "spikes_per_value": spikes / values if values else 0.0,
+        "synops": sum(line["synops"] for line in lines), "macs": sum(line["macs"] for line in lines),
+        "dense": sum(not line["coded"] for line in lines),
+    }  # fmt: skip
+
+
+def _measured(
+    params: Params, model: Model, shard: Shard, suite: Suite, blocks: Sequence[int], report: Report
+) -> dict[int, int]:
+    """The wanted losses by block, against the state that the request names."""
+    from spore_borg.learn.measure import measure as losses_of
+    from spore_borg.learn.shard import open_shard
+
+    cache = None if params.get("cache_dir") is None else _path(params, "cache_dir")
+    base = None
+    if params.get("base_path") is not None:
+        base = get(params, "base_cid", str), open_shard(_path(params, "base_path"))
+    members = [(cid, open_shard(path)) for cid, path in pairs(params, "state")]
+    found = losses_of(
+        model, shard, suite, members, blocks=blocks, base=base, cache_dir=cache,
+        each=lambda stage, number, count: report(f"measures {stage} of", number, count),
+    )  # fmt: skip
+    return dict(zip(blocks, found, strict=True))
+
+
+def _path(params: Params, name: str) -> Path:
+    return Path(get(params, name, str))
+
+
+def _segments(params: Params) -> int:
+    return int(get(get(params, "task", dict), "segments", int))
+
+
+def _blocks_count(params: Params) -> int:
+    return int(get(get(params, "task", dict), "blocks", int))
+
+
+def _blocks(params: Params) -> list[int]:
+    blocks = get(params, "blocks", list)
+    most = _blocks_count(params)
+    if not all(type(block) is int and 0 <= block < most for block in blocks):
+        raise OpError(f"blocks are numbers from 0 to {most - 1}")
+    return list(blocks)
+
+
+def _cpu_ms() -> int:
+    return time.process_time_ns() // 1_000_000
