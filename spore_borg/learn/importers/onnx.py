@@ -8,6 +8,7 @@ Source: the ONNX specification, IR version 3 and newer; operators in ``learn.ops
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,10 @@ class _Build:
             raise SourceError(
                 f"{self.where}: operator {op[:80]} ({self.label[:80]!r}) is not supported. Export the model with "
                 "standard operators for inference, or name another file."
+            )
+        if any(isinstance(item, float) and not math.isfinite(item) for item in attrs.values()):
+            raise SourceError(
+                f"{self.where}: {op[:80]} {self.label[:80]!r} has an attribute that is no finite number."
             )
         node = Node(
             op, self._unique(self.label, self.names_of_nodes), tuple(inputs), tuple(outputs), dict(attrs)
@@ -240,7 +245,7 @@ class _Build:
             ours = "float32" if kind in _REALS else "bool" if kind == TensorProto.BOOL else "int64"
         else:
             raise SourceError(
-                f"{self.where}: input {info.name[:80]!r} is of type number {kind} of ONNX; numbers are fed."
+                f"{self.where}: input {info.name[:80]!r} is of type number {kind} of ONNX; only numbers can be fed."
             )
         if not info.type.tensor_type.HasField("shape"):
             if info.name not in self.shapes:
@@ -306,14 +311,15 @@ class _Build:
                     self.ranks[ours] = self.ranks[theirs]
         while outputs and not outputs[-1]:
             outputs.pop()
-        if node.op_type == "Identity" and node.domain in ("", "ai.onnx"):
+        standard = node.domain in ("", "ai.onnx")
+        if node.op_type == "Identity" and standard:
             self.alias(outputs[0], inputs[0])
             return
-        rules = RULES if node.domain in ("", "ai.onnx") else CONTRIBUTED
+        rules = RULES if standard else CONTRIBUTED if node.domain == "com.microsoft" else {}
         rule = rules.get(node.op_type)
         if rule is not None:
             rule(self, node.op_type, inputs, outputs, attrs)
-        elif rules is RULES:
+        elif standard:
             self.emit(node.op_type, inputs, outputs, attrs)
         else:
             raise SourceError(

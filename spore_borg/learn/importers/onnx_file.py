@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, numpy_helper
 
 from spore_borg.learn.errors import SourceError
@@ -82,7 +82,20 @@ def _decode(data: bytes, where: str) -> Any:
         raise SourceError(f"{where} is no ONNX file, or is damaged ({error}). Fetch it again.") from error
     if not model.graph.node and not model.graph.initializer:
         raise SourceError(f"{where} holds no ONNX graph. Name a file that ends in .onnx.")
+    if not _texts_are_texts(model):
+        raise SourceError(f"{where} has names that are no UTF-8. It is damaged: fetch it again.")
     return model
+
+
+def _texts_are_texts(message: Any) -> bool:
+    """Whether every text of a message is one: broken ones are decoded as bytes. Depth is bounded by the decoder."""
+    for field, value in message.ListFields():
+        items = (value,) if isinstance(value, str | bytes | Message) else value
+        if field.type == field.TYPE_STRING and not all(isinstance(item, str) for item in items):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(_texts_are_texts(item) for item in items):
+            return False
+    return True
 
 
 def _varint(raw: BinaryIO) -> tuple[int, bytes]:

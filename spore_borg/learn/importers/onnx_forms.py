@@ -6,6 +6,7 @@ weights; what inference does not need (Dropout) disappears.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -147,6 +148,14 @@ def _group_norm(site: Site, op: str, inputs: list[str], outputs: list[str], attr
     site.emit("Reshape", [normal, shape], outputs, {})
 
 
+def _constant_of_shape(site: Site, op: str, inputs: list[str], outputs: list[str], attrs: Attrs) -> None:
+    value = attrs.get("value", 0.0)
+    if math.isfinite(value):
+        site.emit(op, inputs, outputs, attrs)
+    else:  # a mask of minus infinity: no attribute of a graph may be one, a weight may
+        site.emit("Expand", [site.constant(torch.tensor(float(value))), inputs[0]], outputs, {})
+
+
 def _without(*keys: str) -> Rule:
     """Attributes that change nothing in float32."""
 
@@ -171,6 +180,7 @@ RULES: Mapping[str, Rule] = {
     **{f"Reduce{name}": _axes_to_input for name in _REDUCTIONS},
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
+    "ConstantOfShape": _constant_of_shape,
     "Dropout": _dropout,
     "GroupNormalization": _group_norm,
     "Hardmax": _softmax,
