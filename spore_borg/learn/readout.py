@@ -138,84 +138,108 @@ def _scale(variance: Floats, size: int) -> Floats:
     return made
 
 
-def standardise(fit: NDArray[np.int32], other: NDArray[np.int32]) -> tuple[Floats, Floats]:
-    """Both centred and scaled by the fit items' exact sums: float64 [n, f] and [m, f]."""
+def standard(fit: NDArray[np.int32]) -> tuple[Floats, Floats]:
+    """Mean and scale of each feature over the fit items, from exact sums: float64 [f] each."""
     wide = fit.astype(np.int64)
     count = max(len(wide), 1)
     sums = wide.sum(axis=0)
-    mean = sums / count
     # In whole numbers until the last step: count · Σx² − (Σx)² has no cancellation.
     variance = (count * (wide * wide).sum(axis=0) - sums * sums) / (count * count)
-    scale = _scale(variance, wide.shape[1])
-    return (fit - mean) * scale, (other - mean) * scale
+    return sums / count, _scale(variance, wide.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """One expert: what it says of the fit items when each is left out, and of the others. Centred by the prior."""
+    """One ridge regression, centred by the prior: what it says of a fit item left out [n, c], and weights [d, c]."""
 
     left_out: Floats
-    others: Floats
+    weights: Floats
 
 
-def _expert(fit: Floats, other: Floats, target: Floats) -> Expert:
+def expert(fit: Floats, target: Floats) -> Expert:
     """Ridge regressions along ``RIDGES``, averaged by how well each does on items left out.
 
     Args:
-        fit: [n, d] standardised; other: [m, d]; target: [n, c] centred.
+        fit: [n, d] standardised; target: [n, c] centred.
     """
     count = len(fit)
     values, vectors = np.linalg.eigh(fit @ fit.T)
     values = np.maximum(values, 0.0)
     inside = vectors.T @ target
-    cross = (other @ fit.T) @ vectors
-    left, says, errors = [], [], []
+    left, dual, errors = [], [], []
     for ridge in RIDGES:
         shrunk = values / (values + ridge * count)
         leverage = (vectors * vectors) @ shrunk + 1.0 / count
         residual = target - vectors @ (shrunk[:, None] * inside)
         residual = residual / np.maximum(1.0 - leverage, 1e-3)[:, None]
         left.append(target - residual)
-        says.append(cross @ (inside / (values + ridge * count)[:, None]))
+        dual.append(inside / (values + ridge * count)[:, None])
         errors.append(float((residual * residual).sum()))
     least = max(min(errors), 1e-12)
     share = np.exp(-(np.array(errors) - least) / (SOFTNESS * least))
     share /= share.sum()
-    return Expert(
-        sum((s * row for s, row in zip(share, left, strict=True)), np.zeros_like(target)),
-        sum((s * row for s, row in zip(share, says, strict=True)), np.zeros_like(cross @ inside)),
-    )
+    left_out: Floats = np.tensordot(share, np.stack(left), 1)
+    weights: Floats = fit.T @ (vectors @ np.tensordot(share, np.stack(dual), 1))
+    return Expert(left_out, weights)
 
 
-def predict(
-    members: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]], labels: Ints, classes: int
-) -> Floats:
-    """What the members' stacked readout says of the other items.
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """A fitted readout over several members.
+
+    Attributes:
+        prior: float64 [c], each class's share of the fit items.
+        means, scales: of each member's features; weights: of each member float64 [f, c].
+        shares: how much each expert counts: one per member, then one for all together (with two or more).
+    """
+
+    prior: Floats
+    means: tuple[Floats, ...]
+    scales: tuple[Floats, ...]
+    weights: tuple[Floats, ...]
+    shares: tuple[float, ...]
+
+    def predict(self, members: Sequence[NDArray[np.int32]]) -> Floats:
+        """float64 [m, c] between 0 and 1.
+
+        Args:
+            members: of each, the fixed-point features int32 [m, f] of the items, in the order of the fit.
+        """
+        said = np.repeat(self.prior[None, :], len(members[0]), axis=0)
+        for features, mean, scale, weights in zip(
+            members, self.means, self.scales, self.weights, strict=True
+        ):
+            said += ((features - mean) * scale) @ weights
+        clipped: Floats = np.clip(said, 0.0, 1.0)
+        return clipped
+
+
+def stack(members: Sequence[NDArray[np.int32]], labels: Ints, classes: int) -> Stacked:
+    """Fit the members' readout.
 
     Args:
-        members: of each, the fixed-point features of the fit items [n, f] and of the others [m, f]; in any order
-            that the caller fixes. Without members the answer is the classes' share of the fit items.
-        labels: int64 [n] of the fit items.
-    Returns:
-        float64 [m, c], each between 0 and 1. Without members m is 1.
+        members: of each, the fixed-point features int32 [n, f] of the fit items; at least one.
+        labels: int64 [n].
     """
     hot = one_hot(labels, classes).astype(np.float64)
-    prior = hot.mean(axis=0)
-    if not members:
-        alone: Floats = prior[None, :]
-        return alone
+    prior: Floats = hot.mean(axis=0)
     target = hot - prior
-    rows = [standardise(fit, other) for fit, other in members]
-    experts = [_expert(fit, other, target) for fit, other in rows]
+    standards = [standard(member) for member in members]
+    rows = [(member - mean) * scale for member, (mean, scale) in zip(members, standards, strict=True)]
+    experts = [expert(row, target) for row in rows]
     if len(rows) > 1:
-        fit = np.concatenate([row[0] for row in rows], axis=1) / np.sqrt(len(rows))
-        other = np.concatenate([row[1] for row in rows], axis=1) / np.sqrt(len(rows))
-        experts.append(_expert(fit, other, target))
-    columns = np.stack([expert.left_out.ravel() for expert in experts], axis=1)
-    share, _ = nnls(columns, target.ravel())
-    said = sum((s * expert.others for s, expert in zip(share, experts, strict=True)), prior[None, :])
-    clipped: Floats = np.clip(said, 0.0, 1.0)
-    return clipped
+        experts.append(expert(np.concatenate(rows, axis=1) / np.sqrt(len(rows)), target))
+    columns = np.stack([one.left_out.ravel() for one in experts], axis=1)
+    shares, _ = nnls(columns, target.ravel())
+    weights = [share * one.weights for share, one in zip(shares, experts, strict=False)]
+    if len(rows) > 1:
+        ends = np.cumsum([row.shape[1] for row in rows])[:-1]
+        joint = np.split(shares[-1] * experts[-1].weights / np.sqrt(len(rows)), ends)
+        weights = [alone + together for alone, together in zip(weights[:-1], joint, strict=True)]
+    return Stacked(
+        prior, tuple(mean for mean, _ in standards), tuple(scale for _, scale in standards),
+        tuple(weights), tuple(float(share) for share in shares),
+    )  # fmt: skip
 
 
 def brier_nano(predictions: Floats, labels: Ints) -> Ints:

@@ -97,7 +97,7 @@ def build(out_dir: Path, *, offline: bool = False, small: bool = False, fetch: F
     arrays: dict[str, NDArray[Any]] = {}
     for raw in _sources(sizes, offline=offline or small, fetch=fetch, left_out=left_out):
         try:
-            splits = suite_data.split(raw, sizes)
+            splits = suite_data.split(raw, sizes.of(raw.modality))
         except SuiteError as error:
             left_out.append(f"{raw.name}: {error}")
             continue

@@ -17,7 +17,7 @@ import re
 import wave
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,19 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Items per split; fidelity and test are multiples of the 16 blocks."""
+    """Items per split; fidelity and test are multiples of the 16 blocks.
 
-    calibration: int = 64
+    Thresholds of a pixel or a byte need many items; a sound has many frames, so a few sounds do.
+    """
+
+    calibration: int = 128
     fidelity: int = 64
     fit: int = 400
     test: int = 256
+
+    def of(self, modality: str) -> Sizes:
+        """The sizes for one modality."""
+        return replace(self, calibration=self.calibration // 2) if modality == "audio" else self
 
     def total(self) -> int:
         """Items of a probe."""
@@ -87,7 +94,7 @@ class Sizes:
         }
 
 
-SMALL = Sizes(calibration=16, fidelity=16, fit=96, test=64)
+SMALL = Sizes(calibration=96, fidelity=16, fit=96, test=64)
 
 
 @dataclass(slots=True)

@@ -109,37 +109,36 @@ def _voice(rng: np.random.Generator, count: int) -> Ints:
 
 def _other(rng: np.random.Generator, count: int) -> Ints:
     """White, low and band noise, hum, clicks, bowed strings and chords, in turn: [count, SAMPLES]."""
-    t = np.arange(SAMPLES)
-    made = []
-    for i in range(count):
-        white = rng.integers(-8_000, 8_001, (1, SAMPLES))
-        kind = i % 7
-        if kind == 0:
-            signal = white
-        elif kind == 1:
-            signal = _resonate(white, np.array([0]), int(rng.integers(100, 900)))
-        elif kind == 2:
-            signal = _resonate(white, rng.integers(500, 6_000, 1), 300)
-        elif kind == 3:
-            signal = _triangle(t, 50 + 10 * int(rng.integers(0, 2)))[None, :] + white // 16
-        elif kind == 4:
-            clicks = (rng.random((1, SAMPLES)) < 0.002).astype(np.int64) * 30_000
-            signal = _resonate(clicks, rng.integers(800, 5_000, 1), 120) + white // 40
-        elif kind == 5:
-            # A bowed string: pulses of a steady pitch through two resonances that no mouth has together.
-            pulses = (np.diff(t * int(rng.integers(85, 260)) // SAMPLE_RATE_HZ, prepend=0) > 0) * 60_000
-            signal = _resonate(pulses[None, :].astype(np.int64), rng.integers(1_200, 1_900, 1), 200)
-            signal = _resonate(signal, rng.integers(3_200, 5_000, 1), 400)
-        else:
-            roots = (int(rng.integers(110, 500)), int(rng.integers(110, 500)))
-            signal = (_triangle(t, roots[0]) + _triangle(t, roots[1]))[None, :]
-        made.append(_normal(signal, 20_000)[0])
-    return np.stack(made)
+    each = -(-count // 7)
+    t = np.arange(SAMPLES)[None, :]
+    white = rng.integers(-8_000, 8_001, (each, SAMPLES))
+    hum = _triangle(t, 50 + 10 * rng.integers(0, 2, each)[:, None])
+    clicks = (rng.random((each, SAMPLES)) < 0.002).astype(np.int64) * 30_000
+    # A bowed string: pulses of a steady pitch through two resonances that no mouth has together.
+    turns = t * rng.integers(85, 260, each)[:, None] // SAMPLE_RATE_HZ
+    pulses = (np.diff(turns, axis=1, prepend=0) > 0).astype(np.int64) * 60_000
+    string = _resonate(pulses, rng.integers(1_200, 1_900, each), 200)
+    chord = _triangle(t, rng.integers(110, 500, each)[:, None]) + _triangle(
+        t, rng.integers(110, 500, each)[:, None]
+    )
+    kinds = (
+        white,
+        _resonate(rng.integers(-8_000, 8_001, (each, SAMPLES)), np.zeros(each, np.int64), 400),
+        _resonate(rng.integers(-8_000, 8_001, (each, SAMPLES)), rng.integers(500, 6_000, each), 300),
+        hum + white // 16,
+        _resonate(clicks, rng.integers(800, 5_000, each), 120) + white // 40,
+        _resonate(string, rng.integers(3_200, 5_000, each), 400),
+        chord,
+    )
+    mixed: Ints = np.stack([_normal(kind, 20_000) for kind in kinds], axis=1).reshape(-1, SAMPLES)[:count]
+    return mixed
 
 
-def _triangle(t: Ints, hz: int) -> Ints:
+def _triangle(t: Ints, hz: Ints) -> Ints:
+    """Triangle waves: [n, SAMPLES] of the frequencies [n, 1]."""
     at = t * hz * 65_536 // SAMPLE_RATE_HZ % 65_536
-    return np.abs(at - 32_768) - 16_384
+    wave: Ints = np.abs(at - 32_768) - 16_384
+    return wave
 
 
 def _noisy(rng: np.random.Generator, signal: Ints, share: int) -> NDArray[np.uint8]:

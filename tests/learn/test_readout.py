@@ -43,7 +43,8 @@ def test_the_dual_is_the_primal() -> None:
     rng = np.random.default_rng(1)
     x, other, y = _fixed(rng, 80, 20), _fixed(rng, 30, 20), rng.integers(0, 4, 80)
     primal = readout.Statistics.of(x, y, 4).solve(0.1).predict(other)
-    fit, rest = readout.standardise(x, other)
+    mean, scale = readout.standard(x)
+    fit, rest = (x - mean) * scale, (other - mean) * scale
     target = np.eye(4)[y] - np.eye(4)[y].mean(axis=0)
     dual = rest @ fit.T @ np.linalg.solve(fit @ fit.T + 0.1 * 80 * np.eye(80), target)
     assert np.allclose(primal, dual + np.eye(4)[y].mean(axis=0), atol=1e-9)
@@ -56,7 +57,7 @@ def test_leave_one_out_is_that_of_leaving_out() -> None:
     old = readout.RIDGES
     try:
         readout.RIDGES = (0.1,)
-        shortcut = readout._expert(x, x, y).left_out
+        shortcut = readout.expert(x, y).left_out
     finally:
         readout.RIDGES = old
     for i in range(40):
@@ -76,29 +77,30 @@ def _task(seed: int, fit: int = 300, test: int = 200) -> tuple[np.ndarray, np.nd
     return y, readout.quantise(torch.from_numpy(good)), readout.quantise(torch.from_numpy(noise))
 
 
+def _loss(members: list[np.ndarray], y: np.ndarray) -> int:
+    said = readout.stack([m[:300] for m in members], y[:300], 4).predict([m[300:] for m in members])
+    return int(readout.brier_nano(said, y[300:]).sum())
+
+
 def test_a_useless_member_hardly_changes_the_prediction_and_a_copy_neither() -> None:
     for seed in range(5):
         y, good, noise = _task(seed)
-        pair = [(x[:300], x[300:]) for x in (good, noise)]
-        losses = {
-            name: readout.brier_nano(readout.predict(members, y[:300], 4), y[300:]).sum()
-            for name, members in (("one", pair[:1]), ("noise", pair), ("copy", [pair[0], pair[0]]))
-        }
-        nothing = readout.brier_nano(np.repeat(readout.predict([], y[:300], 4), 200, 0), y[300:]).sum()
-        print(seed, losses, nothing)
-        assert losses["one"] < 0.8 * nothing
-        assert abs(losses["noise"] - losses["one"]) < 0.02 * losses["one"]
-        assert abs(losses["copy"] - losses["one"]) < 1e-6 * losses["one"]
+        prior = np.repeat((np.bincount(y[:300], minlength=4) / 300)[None, :], 200, 0)
+        nothing = int(readout.brier_nano(prior, y[300:]).sum())
+        one, two, copy = _loss([good], y), _loss([good, noise], y), _loss([good, good], y)
+        print(seed, one, two, copy, nothing)
+        assert one < 0.8 * nothing
+        assert abs(two - one) < 0.02 * one
+        assert abs(copy - one) < 1e-6 * one
+        assert _loss([noise, good], y) == pytest.approx(two, rel=1e-6)
 
 
 def test_a_last_bit_of_a_feature_moves_the_loss_by_little() -> None:
     y, good, noise = _task(7)
-    members = [(x[:300], x[300:]) for x in (good, noise)]
     jitter = np.random.default_rng(0)
-    moved = [(a + jitter.integers(-1, 2, a.shape).astype(np.int32), b) for a, b in members]
-    before = readout.brier_nano(readout.predict(members, y[:300], 4), y[300:]).sum()
-    after = readout.brier_nano(readout.predict(moved, y[:300], 4), y[300:]).sum()
-    assert abs(int(after) - int(before)) < 1e-4 * int(before)
+    before = _loss([good, noise], y)
+    after = _loss([m + jitter.integers(-1, 2, m.shape).astype(np.int32) for m in (good, noise)], y)
+    assert abs(after - before) < 1e-4 * before
 
 
 def test_what_is_not_a_number_or_does_not_fit() -> None:

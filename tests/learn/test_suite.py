@@ -70,7 +70,7 @@ def test_blocks_together_are_the_split(built: suite.Built) -> None:
         assert both[1::2] == opened.items(1, "fidelity")[1::2]
         with pytest.raises(SuiteError, match="no probe for smiles"):
             opened.fidelity("smiles", 0)
-        assert len(opened.calibration("audio")) == 32
+        assert len(opened.calibration("audio")) == 96
 
 
 def test_no_chapter_is_in_two_splits() -> None:
