@@ -28,13 +28,15 @@ def recognise_magika(bundle: Bundle) -> Model | None:
                 f"{name} asks for bytes from the middle of files; only beginning and end are supported."
             )
         graph, weights = _read(bundle, path)
-        keys = ("beg_size", "end_size", "block_size", "padding_token", "min_file_size_for_dl")
+        keys = ("beg_size", "end_size", "block_size", "padding_token")
         adapter: dict[str, Any] = {key: int(config[key]) for key in keys}
+        renamed = config.get("overwrite_map", {})
         adapter |= {
-            "kind": "file-type", "input": graph.inputs[0].name, "dtype": graph.inputs[0].dtype,
-            "labels": [str(label) for label in config["target_labels_space"]],
-            "thresholds": dict(config.get("thresholds", {})), "renamed": dict(config.get("overwrite_map", {})),
-        }  # fmt: skip
+            "kind": "file-type",
+            "input": graph.inputs[0].name,
+            "dtype": graph.inputs[0].dtype,
+            "labels": [str(renamed.get(label, label)) for label in config["target_labels_space"]],
+        }
         graph, adapter["output"], adapter["form"] = before_softmax(graph)
         return bundle.model(
             graph, weights, adapter, {}, head="classifier", modality="bytes", architecture="magika"
