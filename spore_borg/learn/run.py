@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spore_borg.learn.errors import GraphError
+from spore_borg.learn.errors import GraphError, LearnError
 from spore_borg.learn.graph import Graph, Node, Port, Weights
 from spore_borg.learn.ops import ARITY, DENSE, ELEMENTS_MAX, Op
 
@@ -223,8 +223,10 @@ def _load(step: Step, weights: Weights, values: dict[str, Tensor], home: torch.d
     for name in step.weights:
         if name not in values:
             value = _ready(weights.load(name))
-            # Whole numbers of few axes are sizes and axes far more often than data.
-            values[name] = value if value.dim() <= 1 and not value.is_floating_point() else value.to(home)
+            # Whole numbers of few axes are sizes and axes far more often than data: they stay on the host.
+            if home.type != "cpu" and (value.dim() > 1 or value.is_floating_point()):
+                value = value.to(home)
+            values[name] = value
         if values[name].nbytes > SMALL_BYTES_MAX:
             large.append(name)
     return large
@@ -234,7 +236,7 @@ def _call(step: Step, inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
     node = step.node
     try:
         outputs = step.function(node, inputs)
-    except GraphError:
+    except LearnError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
         shapes = [None if value is None else list(value.shape) for value in inputs]

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from spore_borg.learn.errors import GraphError
@@ -57,8 +56,17 @@ def fits(node: Node, shape: Sequence[int]) -> None:
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """The shape to which shapes broadcast. Raises RuntimeError if they do not."""
-    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+    """The shape to which shapes broadcast. Raises ValueError if they do not."""
+    # torch.broadcast_shapes takes 20 times as long, more than many an operator that is checked.
+    rank = max(len(shape) for shape in shapes)
+    sizes = [1] * rank
+    for shape in shapes:
+        for axis, size in enumerate(shape, rank - len(shape)):
+            if size != 1 and size != sizes[axis]:
+                if sizes[axis] != 1:
+                    raise ValueError(f"shapes {[list(item) for item in shapes]} do not broadcast to one")
+                sizes[axis] = size
+    return tuple(sizes)
 
 
 def fits_together(node: Node, *values: Tensor) -> None:

@@ -37,6 +37,9 @@ def _matmul(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
 def _product_fits(node: Node, left: Tensor, right: Tensor) -> None:
     if left.numel() * max(right.numel(), 1) <= ELEMENTS_MAX or left.dim() < 1 or right.dim() < 1:
         return
+    if right.dim() == 2:
+        fits(node, (*left.shape[:-1], right.shape[1]))
+        return
     batch = broadcast(left.shape[:-2], right.shape[:-2])
     fits(node, (*batch, left.shape[-2] if left.dim() > 1 else 1, right.shape[-1] if right.dim() > 1 else 1))
 
