@@ -41,7 +41,7 @@ class Shard:
     tail: bytes = b""
 
 
-def losses(seed: object, infidelity: int, gains: Mapping[int, int]) -> tuple[int, ...]:
+def losses(seed: object, infidelity: int, gains: Mapping[int, int], flat: bool = False) -> tuple[int, ...]:
     """240 losses with noise: fidelity in nano an item, gains by probe in units of the noise of a block."""
     rng, noise = random.Random(repr(seed)), 1_000_000
     found = [4 * infidelity + rng.randint(0, infidelity) for _ in range(gate.UNITS)]
@@ -51,7 +51,7 @@ def losses(seed: object, infidelity: int, gains: Mapping[int, int]) -> tuple[int
             continue
         before = [200 * noise + rng.randint(-noise, noise) for _ in range(gate.UNITS)]
         found += before
-        found += [b - gains[probe] * noise + rng.randint(-noise, noise) for b in before]
+        found += [b - gains[probe] * noise + (0 if flat else rng.randint(-noise, noise)) for b in before]
     return tuple(found)
 
 
@@ -80,10 +80,12 @@ class AbsorbWorld(World):
         self, author: str, model: str, *, gains: Mapping[int, int] | None = None, infidelity: int = 5_000_000,
         lie: str = "", base: Cid | None = None, **change: Any,
     ) -> Record:  # fmt: skip
-        """Claim a toy conversion; ``lie``: weight, source, fidelity, probes or metric."""
+        """Claim a toy conversion; ``lie``: weight, source, fidelity, probes, bias or metric."""
         node, view = self.nodes[author], self.view()
         told = dict(change)
-        true = losses((self.seed, model, base), infidelity, TEXT if gains is None else gains)
+        true = losses(
+            (self.seed, model, base), infidelity, TEXT if gains is None else gains, told.pop("flat", False)
+        )
         chain = tuple(h("chain", model, k) for k in range(GROUPS))
         params, tail = h("params", model, base), h("tail", model, base)
         redone = (*chain, state_digest(params, tail))
@@ -101,6 +103,8 @@ class AbsorbWorld(World):
                 shard.inner_known = h("rows of another source", model)
         if lie == "fidelity":
             shard.claimed = tuple(n // 2 for n in true[:16]) + true[16:]
+        if lie == "bias":
+            shard.claimed = true[:32] + tuple(n - TOLERANCE for n in true[32:48]) + true[48:]
         if lie == "probes":
             shard.claimed = true[:32] + tuple(n * 3 // 4 for n in true[32:48]) + true[48:]
         seed = absorber.salt_seed(shard.params, ())

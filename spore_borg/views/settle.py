@@ -53,16 +53,24 @@ def _book_absorption(view: View, claim: Claim, body: Absorption, round_: int) ->
 
 
 def _weighed(view: View, claim: Claim, body: Absorption) -> list[gate.Weighed]:
-    """What passing evidence shows of a claim's probes, and of a refinement's fidelity."""
+    """What passing evidence shows of a claim's probes, and of a refinement's fidelity.
+
+    The verifiers' own numbers are weighed, not the author's, so that a bias below the tolerance moves nothing.
+    """
     assert claim.opening is not None, "what is accepted was opened"
-    passed = [e for e in claim.listed() if e.finding is not None and e.finding.word == "pass"]
-    covered = {block for item in passed for block in claim.probes[item.author].blocks}
-    losses = claim.opening.body.losses
-    weighed = gate.weigh_probes(losses, covered, gate.probe_names(claim.task.spec))
+    found: dict[int, list[int]] = {}
+    for item in claim.listed():
+        if item.finding is not None and item.finding.word == "pass" and item.reveal is not None:
+            for block, loss in item.reveal.body.losses:
+                found.setdefault(block, []).append(loss)
+    losses = list(claim.opening.body.losses)
+    for block, values in found.items():
+        losses[block] = sum(values) // len(values)
+    weighed = gate.weigh_probes(losses, found, gate.probe_names(claim.task.spec))
     if isinstance(body, Refinement):
         base = view.claims[body.base].opening
         if base is not None:
-            weighed.append(gate.weigh_fidelity(base.body.losses, losses, covered))
+            weighed.append(gate.weigh_fidelity(base.body.losses, losses, found))
     return weighed
 
 

@@ -260,6 +260,17 @@ def test_a_split_over_a_layer_group_is_void_without_a_one_step_jury() -> None:
     assert (claim.named is not None, claim.traces) == (True, {})
 
 
+def test_a_bias_below_the_tolerance_moves_nothing() -> None:
+    """The author lowers every block after its shard by what verification cannot see: the gate weighs the verifiers'."""
+    world = mesh("ann", "ben")
+    level = {0: 0, 1: 0}
+    record = world.absorb("ann", "minilm", gains=level, flat=True, lie="bias")
+    view = world.run(8)
+    assert view.claims[record.cid].verdict == verdicts.ACCEPTED, view.claims[record.cid].reason
+    assert record.body.outcome == "kept", "by its own numbers it would join"
+    assert view.bank.members() == ()
+
+
 def test_any_order_and_any_stop_give_the_same_state(rng: random.Random) -> None:
     world = mesh("ann", "ben", seed=3)
     _, base = world.absorbed("ann", "minilm")

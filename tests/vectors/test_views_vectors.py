@@ -132,6 +132,11 @@ def test_the_state_follows_from_the_text() -> None:
             who for who, finding in claim["findings"].items() if finding == "pass" and who in claim["probes"]
         ]
         seen = {block for who in passed for block in claim["probes"][who]["blocks"]}
+        reveals = [r.body.losses for r in records if r.kind == "attest_reveal" and r.author.hex() in passed
+                   and str(r.body.target) == claim["cid"]]  # fmt: skip
+        for block in seen:
+            values = [loss for rows in reveals for b, loss in rows if b == block]
+            losses = (*losses[:block], sum(values) // len(values), *losses[block + 1 :])
         for probe, pairs, gain, said in weighed:
             if probe < 0:
                 base = str(by_cid[cid].body.base)
