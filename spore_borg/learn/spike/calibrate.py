@@ -38,12 +38,13 @@ class Sample:
 
     Attributes:
         axes: axes that keep a threshold of their own, counted from the end (negative), ascending.
-        shape: the threshold's shape, which broadcasts to the input. largest: per channel. rows: [n, channels].
+        shape: the threshold's shape, which broadcasts to the input. low, high: extremes per channel, of everything seen. rows: [n, channels].
     """
 
     axes: tuple[int, ...]
     shape: tuple[int, ...]
-    largest: Tensor
+    low: Tensor
+    high: Tensor
     rows: list[Tensor] = field(default_factory=list)
     stride: int = 1
     seen: int = 0
@@ -54,7 +55,8 @@ class Sample:
         flat = _rows(x, self.axes)
         if not flat.numel():
             return
-        self.largest = torch.maximum(self.largest, flat.abs().amax(0))
+        self.low = torch.minimum(self.low, flat.amin(0))
+        self.high = torch.maximum(self.high, flat.amax(0))
         limit = max(64, VALUES_MAX // flat.shape[1])
         while self.kept + flat.shape[0] // self.stride + 1 > limit and self.stride < 1 << 40:
             self.stride *= 2
@@ -108,7 +110,8 @@ class Watcher:
                     value.shape[axis] if axis in axes else 1 for axis in range(min(axes, default=0), 0)
                 )
                 channels = int(torch.tensor(shape).prod()) if shape else 1
-                self.samples[key] = Sample(axes, shape, torch.zeros(channels))
+                nothing = torch.full((channels,), float("inf"))
+                self.samples[key] = Sample(axes, shape, nothing, -nothing)
             sample = self.samples[key]
             if place.family != "recurrent" or number != STATE_INPUT:
                 finite = torch.where(torch.isfinite(value), value, torch.zeros_like(value))
@@ -120,7 +123,7 @@ class Watcher:
 def kept_axes(place: Place, number: int, rank: int, fixed: tuple[bool, ...] | None) -> tuple[int, ...]:
     """Axes of a coded input that keep thresholds of their own, counted from the end."""
     node, family = place.node, place.family
-    if rank == 0 or family in ("function", "product"):
+    if rank == 0 or family == "function":
         return ()
     if family == "recurrent":
         return (-1,) if number == 0 else ()
@@ -133,8 +136,11 @@ def kept_axes(place: Place, number: int, rank: int, fixed: tuple[bool, ...] | No
     if family == "linear" and node.op == "MatMul":
         return (-1,) if number == 0 or rank == 1 else (-2,)
     if family == "attention" and node.op == "MatMul" and fixed is not None and rank >= 3:
-        contraction = -1 if number == 0 else -2
-        return tuple(axis for axis in sorted({-3, contraction}) if fixed[axis] and -axis < rank)
+        if number in place.fine:
+            return ()
+        # By channel of the contraction where its size is fixed, else by channel of the result.
+        channel = next((axis for axis in ((-1,) if number == 0 else (-2, -1)) if fixed[axis]), -3)
+        return tuple(axis for axis in sorted({-3, channel}) if fixed[axis] and -axis < rank)
     return ()
 
 
@@ -199,19 +205,22 @@ def collect(model: Model, places: Mapping[str, Place], feeds: Iterable[Feeds]) -
 def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshold:
     """The threshold of one coded input: of the clipping points in ``CLIPS`` that with the least squared error.
 
-    Two-base inputs (norms, functions, products) take the largest value with a margin instead.
+    Two-base inputs (norms, functions) take the largest value with a margin instead.
     """
-    largest = sample.largest
-    if place.family in ("norm", "function", "product"):
+    low, high = sample.low, sample.high
+    largest = torch.maximum(low.abs(), high.abs())
+    if place.family in ("norm", "function"):
         s = torch.clamp(largest * (MARGIN / code.fine_levels), min=SMALL)
         return Threshold(s.reshape(sample.shape))
-    rows = torch.cat(sample.rows) if sample.rows else torch.zeros(0, largest.numel())
+    if number in place.fine:
+        return Threshold((torch.clamp(largest, min=1.0) / code.fine_levels).reshape(sample.shape))
+    # The extremes stand among the rows: what is rare and large moves a model's output most.
+    rows = torch.cat([*sample.rows, low[None], high[None]])
     s, error = best_scale(rows, torch.clamp(largest, min=SMALL * code.levels), code)
-    if place.family != "linear" or not rows.shape[0]:
+    if place.family != "linear":
         return Threshold(s.reshape(sample.shape))
-    middle = (rows.amax(0) + rows.amin(0)) / 2
-    centred = rows - middle
-    s_off, error_off = best_scale(centred, torch.clamp(centred.abs().amax(0), min=SMALL * code.levels), code)
+    middle = (high + low) / 2
+    s_off, error_off = best_scale(rows - middle, torch.clamp((high - low) / 2, min=SMALL * code.levels), code)
     chosen = error_off < OFFSET_GAIN * error
     if not bool(chosen.any()):
         return Threshold(s.reshape(sample.shape))

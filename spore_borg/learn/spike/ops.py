@@ -7,6 +7,7 @@
 - Softmax: the largest score inhibits the others (winner takes all); the distance d in [-16, 0] is coded, and exp(d) is
   the product of one constant per spike. What is further away than 16 stays silent. The sum is divided by a reciprocal
   neuron: a shift by a power of two, then a coded mantissa in [1/2, 1).
+- Products, quotients and roots of activations: every value is shifted by a power of two and its mantissa coded.
 - LayerNorm and RMSNorm: coded input, squares of codes, and a reciprocal square root neuron (mantissa in [1/4, 1)).
 
 Sums, biases and residual paths are currents into membranes and need no code. Source: arXiv 2508.07710 (multi-basis
@@ -64,22 +65,32 @@ class Spiking:
 
         return spiking
 
-    def threshold(self, key: str, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """(s, z) of ``NODE.INPUT``. Raises ShardError if the shard has none."""
+    def threshold(self, key: str, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(s, z) of ``NODE.INPUT`` for a value x. Raises ShardError if the shard has none that fits."""
         if key not in self._thresholds:
             if "t:" + key not in self._shard.specs:
                 raise ShardError(f"The shard has no threshold for {key[:120]!r}; convert the model again.")
-            z = self._shard.tensor("z:" + key).to(device) if "z:" + key in self._shard.specs else None
-            self._thresholds[key] = self._shard.tensor("t:" + key).to(device), z
-        return self._thresholds[key]
+            z = self._shard.tensor("z:" + key).to(x.device) if "z:" + key in self._shard.specs else None
+            self._thresholds[key] = self._shard.tensor("t:" + key).to(x.device), z
+        s, z = self._thresholds[key]
+        for one in (s, s if z is None else z):
+            fits = zip(reversed(one.shape), reversed(x.shape), strict=False)
+            if one.dim() > x.dim() or any(small not in (1, large) for small, large in fits):
+                raise ShardError(
+                    f"The threshold of {key[:120]!r} has shape {list(one.shape)}, its input {list(x.shape)}."
+                )
+        return s, z
 
     def coded(self, place: Place, number: int, x: Tensor) -> tuple[Tensor, float]:
         """One input after its code, and the mean of spikes per value (0 if nobody counts)."""
-        s, z = self.threshold(f"{place.node.name}.{number}", x.device)
-        k = self.code.quantise(x if z is None else x - z, s)
+        s, z = self.threshold(f"{place.node.name}.{number}", x)
+        fine = number in place.fine
+        given = x if z is None else x - z
+        k = self.code.fine(given, s) if fine else self.code.quantise(given, s)
         rate = 0.0
         if self._count is not None:
-            rate = self._count.of(place.node.name).add(k, self.code.spikes(k))
+            spikes = self.code.fine_spikes(k) if fine else self.code.spikes(k)
+            rate = self._count.of(place.node.name).add(k, spikes)
         value = k.mul_(s)
         return (value if z is None else value.add_(z)), rate
 
@@ -92,7 +103,7 @@ class Spiking:
 
     def fine_input(self, place: Place, number: int, x: Tensor) -> Tensor:
         """An input after two bases with the shard's threshold."""
-        return self.fine(place, x, self.threshold(f"{place.node.name}.{number}", x.device)[0])
+        return self.fine(place, x, self.threshold(f"{place.node.name}.{number}", x)[0])
 
     def operations(self, place: Place, macs: int, synops: float) -> None:
         """Count what a layer did."""
@@ -100,6 +111,13 @@ class Spiking:
             cost = self._count.of(place.node.name)
             cost.macs += macs
             cost.synops += synops
+
+    def scaled(self, place: Place, x: Tensor) -> Tensor:
+        """Values shifted to a mantissa of [1/2, 1) in size, coded in two bases, shifted back: no threshold needed."""
+        finite = torch.isfinite(x)
+        mantissa, exponent = torch.frexp(torch.where(finite, x, torch.zeros_like(x)))
+        held = torch.ldexp(self.fine(place, mantissa, 1.0 / (self.code.fine_levels + 1)), exponent)
+        return torch.where(finite, held, x)
 
     def reciprocal(self, place: Place, x: Tensor) -> Tensor:
         """1/x for x > 0: shifted to a mantissa in [1/2, 1), coded, looked up, shifted back."""
@@ -169,12 +187,19 @@ def _embedding(spiking: Spiking, dense: Op, place: Place, inputs: Inputs) -> tup
 
 
 def _function(spiking: Spiking, dense: Op, place: Place, inputs: Inputs) -> tuple[Tensor, ...]:
+    x = inputs[0]
+    if x is None or not x.is_floating_point():
+        return dense(place.node, inputs)
+    return dense(place.node, [spiking.fine_input(place, 0, x), *inputs[1:]])
+
+
+def _product(spiking: Spiking, dense: Op, place: Place, inputs: Inputs) -> tuple[Tensor, ...]:
     given = list(inputs)
-    for number in place.coded:
+    for number in place.scaled:
         x = given[number]
         if x is None or not x.is_floating_point():
             return dense(place.node, inputs)  # whole numbers: shapes and positions, no activations
-        given[number] = spiking.fine_input(place, number, x)
+        given[number] = spiking.scaled(place, x)
     return dense(place.node, given)
 
 
@@ -225,7 +250,7 @@ _HANDLERS: dict[str, Callable[[Spiking, Op, Place, Inputs], tuple[Tensor, ...]]]
     "recurrent": _recurrent,
     "embedding": _embedding,
     "function": _function,
-    "product": _function,
+    "product": _product,
     "softmax": _softmax,
     "norm": _norm,
 }

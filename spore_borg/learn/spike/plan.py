@@ -14,7 +14,7 @@ Every operator belongs to one family:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spore_borg.learn.graph import Graph, Node
 
@@ -23,10 +23,10 @@ RECURRENT = frozenset(("LSTM", "GRU"))
 SOFTMAX = frozenset(("Softmax",))
 NORM = frozenset(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"))
 FUNCTION = frozenset(
-    """Gelu Erf Exp Tanh Sigmoid Silu Swish QuickGelu Sqrt Reciprocal Log Softplus Elu Selu Celu Mish HardSwish Softsign
+    """Gelu Erf Exp Tanh Sigmoid Silu Swish QuickGelu Softplus Elu Selu Celu Mish HardSwish Softsign
     Sin Cos BiasGelu FastGelu""".split()
 )
-PRODUCT = frozenset(("Mul", "Div", "Pow", "Square"))
+PRODUCT = frozenset(("Mul", "Div", "Pow", "Square", "Reciprocal", "Sqrt", "Log"))
 CURRENT = frozenset(
     """Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Clip Compress Concat Constant
     ConstantOfShape CumSum DepthToSpace Dropout Equal Expand EyeLike Flatten Floor Gather GatherElements GatherND
@@ -46,12 +46,16 @@ class Place:
     Attributes:
         family: see the module.
         coded: inputs that arrive as spikes and have a threshold of their own, by number.
+        fine: those of them that come from a softmax and keep its two bases.
+        scaled: inputs that are shifted by a power of two, each value by its own, and then coded: no threshold.
         weights: inputs whose weight is kept as int8: number → name of the tensor in the graph.
     """
 
     node: Node
     family: str
     coded: tuple[int, ...] = ()
+    fine: tuple[int, ...] = ()
+    scaled: tuple[int, ...] = ()
     weights: tuple[tuple[int, str], ...] = ()
     note: str = ""
 
@@ -61,15 +65,21 @@ def plan(graph: Graph) -> dict[str, Place]:
     roots = {
         name: name for name in graph.weight_names()
     }  # weights, and what only moves or derives from weights
+    shares: set[str] = set()  # values that softmax made, and what only moves them
     found: dict[str, Place] = {}
     for node in graph.nodes:
         given = [name for name in node.inputs if name]
-        if given and all(name in roots for name in given) or node.op in ("Constant", "ConstantOfShape"):
+        if (given and all(name in roots for name in given)) or node.op in ("Constant", "ConstantOfShape"):
             origin = roots[given[0]] if given and node.op in LAYOUT else ""
             roots |= dict.fromkeys((name for name in node.outputs if name), origin)
             found[node.name] = Place(node, "current")
             continue
-        found[node.name] = _place(node, roots)
+        if node.op in SOFTMAX or (node.op in LAYOUT and node.inputs[0] in shares):
+            shares |= set(node.outputs)
+        place = _place(node, roots)
+        if place.family == "attention":
+            place = replace(place, fine=tuple(i for i in place.coded if node.inputs[i] in shares))
+        found[node.name] = place
     return found
 
 
@@ -79,19 +89,19 @@ def _place(node: Node, roots: Mapping[str, str]) -> Place:
     by_number = dict(weights)
     if node.op in LINEAR:
         if len(node.inputs) > 1 and 1 in by_number and not constant[0]:
-            return Place(node, "linear", (0,), ((1, by_number[1]),))
+            return Place(node, "linear", (0,), weights=((1, by_number[1]),))
         if 0 in by_number and node.op == "MatMul":
-            return Place(node, "linear", (1,), ((0, by_number[0]),))
+            return Place(node, "linear", (1,), weights=((0, by_number[0]),))
         active = tuple(i for i in (0, 1) if not constant[i])
         fixed = "" if len(active) == 2 else "its weight is computed in the graph and stays as it is"
         return Place(node, "linear" if fixed else "attention", active, note=fixed)
     if node.op == "Einsum":
         active = tuple(i for i, fixed in enumerate(constant) if not fixed)
-        return Place(node, "linear" if weights else "attention", active, weights)
+        return Place(node, "linear" if weights else "attention", active, weights=weights)
     if node.op in RECURRENT:
         return _recurrent(node, by_number)
     if node.op == "Gather" and 0 in by_number:
-        return Place(node, "embedding", (), ((0, by_number[0]),))
+        return Place(node, "embedding", weights=((0, by_number[0]),))
     if node.op in SOFTMAX:
         return Place(node, "softmax")
     if node.op in NORM:
@@ -110,17 +120,17 @@ def _recurrent(node: Node, weights: Mapping[int, str]) -> Place:
         name for name, value in node.attrs.items() if value not in (0, 0.0, ())
     )
     if {1, 2} <= set(weights) and plain and not any(node.inputs[7:8]):
-        return Place(node, "recurrent", (0, STATE_INPUT), ((1, weights[1]), (2, weights[2])))
+        return Place(node, "recurrent", (0, STATE_INPUT), weights=((1, weights[1]), (2, weights[2])))
     return Place(
         node, "dense", note="peepholes, clipping or other activations have no spiking form here; runs in fp32"
     )
 
 
 def _product(node: Node, constant: list[bool]) -> Place:
-    """A scaling by a constant is the weight of a wire; two activations that meet are both coded."""
+    """A scaling by a constant is the weight of a wire; two activations that meet are both coded, by their own scale."""
     if node.op in ("Mul", "Div") and (constant[-1] or (node.op == "Mul" and constant[0])):
         return Place(node, "current")
-    return Place(node, "product", tuple(i for i, fixed in enumerate(constant) if not fixed))
+    return Place(node, "product", scaled=tuple(i for i, fixed in enumerate(constant) if not fixed))
 
 
 def layer_names(graph: Graph, places: Mapping[str, Place]) -> list[str]:
