@@ -40,6 +40,7 @@ class Result:
     reads: int = 0
     errors: list[str] = field(default_factory=list)
     cpu_s: float = 0.0
+    fresh_kib: int = 0  # anonymous memory of a new explorer that has read the same pages of the same records
     late_ms: list[float] = field(default_factory=list)
 
     def growth_kib(self) -> tuple[int, int]:
@@ -203,7 +204,25 @@ def soak(home: Path, options: argparse.Namespace) -> Result:
         process.terminate()
         process.wait(10)
         process.stdout.close()
+    result.fresh_kib = fresh(home)
     return result
+
+
+def fresh(home: Path) -> int:
+    """What an explorer holds that has just begun and read every page a few times: what the records themselves cost."""
+    command = [sys.executable, "-m", "explorer", "--home", str(home), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline().rsplit(":", 1)[1].strip().strip("/"))
+        for number in range(3):
+            for path in PATHS:
+                asyncio.run(get(port, path + ("?" if path == "/" else "") * bool(number), ""))
+        return memory_kib(process.pid)[0]
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -226,7 +245,8 @@ def said(result: Result, options: argparse.Namespace) -> str:
         f"{sum(result.events.values()):,} events, {result.reads:,} pages read "
         f"(median {times[len(times) // 2]:.0f} ms, 99 % {times[len(times) * 99 // 100]:.0f} ms), "
         f"{result.cpu_s:.0f} s of CPU; "
-        f"anonymous memory {early / 1024:.1f} MiB in the second quarter, {late / 1024:.1f} MiB in the last; "
+        f"anonymous memory {early / 1024:.1f} MiB in the second quarter, {late / 1024:.1f} MiB in the last, "
+        f"{result.fresh_kib / 1024:.1f} MiB in a new process with the same records; "
         f"{len(result.errors)} errors"
     )
 
