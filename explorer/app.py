@@ -282,6 +282,8 @@ class Explorer:
                 asked = asked_of(request, params)
                 if "class" in asked and function is not pages.records:
                     asked["hardware_class"] = asked.pop("class")
+                if "from" in asked:
+                    asked["since"], asked["until"] = asked.pop("from"), asked.pop("to")
                 places = [request.path_params[key] for key in request.path_params]
                 check_places(request)
                 return await self.page(request, lambda db: function(db, *places, **asked), twin)

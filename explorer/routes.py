@@ -23,7 +23,7 @@ def _route(path: str, page: str, query: str, what: str, *, table: bool = False) 
 
 
 ROUTES: tuple[Route, ...] = (
-    _route("/", "overview", "task class x", "Frontier plot, cards, newest records."),
+    _route("/", "overview", "task class x from to", "Frontier plot, cards, newest records."),
     _route("/frontier", "frontier", "", "The best accepted result per task and class.", table=True),
     _route(
         "/records",
@@ -41,8 +41,8 @@ ROUTES: tuple[Route, ...] = (
         table=True,
     ),
     _route("/compare", "compare", "a b c d", "Two to four experiments side by side; the others against a."),
-    _route("/plot.svg", "picture", "task class x", "The frontier plot alone, as a picture."),
-    _route("/plot.png", "picture", "task class x", "The same picture as PNG, 1,200 × 630."),
+    _route("/plot.svg", "picture", "task class x from to", "The frontier plot alone, as a picture."),
+    _route("/plot.png", "picture", "task class x from to", "The same picture as PNG, 1,200 × 630."),
     _route("/verify", "verify", "after", "What waits for evidence, runs, was judged.", table=True),
     _route("/reputation", "reputation", "node before after", "Leaderboard and ledger.", table=True),
     _route(

@@ -18,7 +18,7 @@ from explorer.pages.common import (
     running,
     task_briefs,
 )
-from explorer.pages.plot import AXES, Plot, plot
+from explorer.pages.plot import AXES, Plot, Step, plot, steps_of, window
 from explorer.values import Page, RecordRow
 from spore_borg.errors import NotFound, UsageError
 
@@ -71,31 +71,38 @@ def class_tabs(db: Db, task: TaskBrief) -> tuple[ClassTab, ...]:
     return tuple(tabs)
 
 
-def _change(drawn: Plot, since: int | None, lower: bool) -> tuple[int | None, str]:
+def _change(steps: list[Step], since: int | None, lower: bool) -> tuple[int | None, str]:
     """How much better the best is than after round ``since``; without one, than the first step."""
-    old = [s for s in drawn.steps if since is not None and s.round <= since]
+    old = [s for s in steps if since is not None and s.round <= since]
     word = "day" if old else "first"
-    if len(drawn.steps) < 2 and not old:
+    if len(steps) < 2 and not old:
         return None, word
-    change = (old[-1] if old else drawn.steps[0]).metric - drawn.steps[-1].metric
+    change = (old[-1] if old else steps[0]).metric - steps[-1].metric
     return change if lower else -change, word
 
 
 def overview(
-    db: Db, *, task: str | None = None, hardware_class: str | None = None, x: str | None = None
+    db: Db,
+    *,
+    task: str | None = None,
+    hardware_class: str | None = None,
+    x: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
 ) -> OverviewPage:
     """Build the overview.
 
     Args:
         task: name or id; None takes what runs now, else the first.
         hardware_class: None takes the class with the most recent frontier step, else the first.
-        x: ``experiment``, ``time`` or ``cost``.
+        x: ``experiment``, ``time`` or ``cost``. since, until: part of that axis to show.
     Raises:
-        NotFound: no such task or class. UsageError: no such axis.
+        NotFound: no such task or class. UsageError: no such axis, or no such part of it.
     """
     axis = x or "experiment"
     if axis not in AXES:
         raise UsageError(detail=f"?x= must be one of {', '.join(AXES)}.")
+    part = window(since, until)
     at = frame(db)
     run = running(live_values(db))
     briefs = task_briefs(db)
@@ -106,14 +113,15 @@ def overview(
         raise NotFound(what="hardware class", name=hardware_class[:TEXT_MAX], hint=hint)
     if hardware_class is None and tabs:
         hardware_class = next((tab.name for tab in tabs if tab.best is not None), tabs[0].name)
-    drawn = plot(db, chosen, hardware_class, axis, at.version) if chosen and hardware_class else None
-    last = drawn.steps[-1] if drawn and drawn.steps else None
+    drawn = plot(db, chosen, hardware_class, axis, at.version, part) if chosen and hardware_class else None
+    steps = steps_of(db, chosen.cid, hardware_class) if drawn and chosen and hardware_class else []
+    last = steps[-1] if steps else None  # of the whole axis, whatever part of it is drawn
     lower = chosen is None or not chosen.direction.startswith(("max", "higher"))
     seqs = [row["seq"] for row in db.all("window_experiments", before=LAST, window=NEWEST)]
     if not seqs:
         seqs = [row["seq"] for row in db.all("window_records", before=LAST, window=NEWEST)]
-    since = at.round - DAY_MS // at.epoch_ms if at.round is not None and at.epoch_ms else None
-    change, word = _change(drawn, since, lower) if drawn and last else (None, "first")
+    day_ago = at.round - DAY_MS // at.epoch_ms if at.round is not None and at.epoch_ms else None
+    change, word = _change(steps, day_ago, lower) if last else (None, "first")
     return OverviewPage(
         frame=at,
         tasks=briefs,

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from explorer.db import Db
 from explorer.pages.common import TaskBrief, choose_class, choose_task, frame, task_briefs
-from explorer.pages.plot import AXES, Plot, plot
+from explorer.pages.plot import AXES, Plot, plot, steps_of, window
 from explorer.values import Page
 from spore_borg.errors import UsageError
 
@@ -27,24 +27,32 @@ class PlotPage(Page):
 
 
 def picture(
-    db: Db, *, task: str | None = None, hardware_class: str | None = None, x: str | None = None
+    db: Db,
+    *,
+    task: str | None = None,
+    hardware_class: str | None = None,
+    x: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
 ) -> PlotPage:
     """Build the frontier plot of one task and hardware class.
 
     Args:
         task: name or id; None takes the first. hardware_class: None takes the first with an accepted result.
-        x: ``experiment``, ``time`` or ``cost``.
+        x: ``experiment``, ``time`` or ``cost``. since, until: part of that axis to show.
     Raises:
-        NotFound: no such task or class. UsageError: no such axis.
+        NotFound: no such task or class. UsageError: no such axis, or no such part of it.
     """
     axis = x or "experiment"
     if axis not in AXES:
         raise UsageError(detail=f"The horizontal axis must be one of {', '.join(AXES)}.")
+    part = window(since, until)
     at = frame(db)
     chosen = choose_task(task_briefs(db), task, None)
     _, name, _ = choose_class(db, chosen, hardware_class)
-    drawn = plot(db, chosen, name, axis, at.version) if chosen and name else None
-    last = drawn.steps[-1] if drawn and drawn.steps else None
+    drawn = plot(db, chosen, name, axis, at.version, part) if chosen and name else None
+    steps = steps_of(db, chosen.cid, name) if drawn and chosen and name else []
+    last = steps[-1] if steps else None  # of the whole axis, whatever part of it is drawn
     return PlotPage(
         frame=at,
         task=chosen,

@@ -9,13 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from threading import Lock
 
 from explorer.db import Db
 from explorer.pages.common import TaskBrief, loads_list
 from explorer.values import Who
+from spore_borg.errors import UsageError
 
 RUNS_MAX = 60_000  # newest runs of one class that are drawn
 RECENT_MAX = 8  # plots kept
@@ -61,6 +62,9 @@ class Plot:
     x_unit: str
     x_low: int
     x_high: int
+    whole_low: int  # of the whole axis; x_low and x_high are those of the part that is shown
+    whole_high: int
+    zoomed: bool
     y_low: int  # nano-units
     y_high: int
     sigma: int
@@ -149,14 +153,52 @@ class _Recent:
 _recent = _Recent()
 
 
-def plot(db: Db, task: TaskBrief, hardware_class: str, axis: str, version: int) -> Plot | None:
-    """One frontier plot, at most once for each version of the views; None if nobody has run anything here."""
-    key = (db.identity, version, task, hardware_class, axis)
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the horizontal axis; None: from its beginning, to its end."""
+
+    low: int | None = None
+    high: int | None = None
+
+    def holds(self, x: int) -> bool:
+        """Whether a place is in it."""
+        return (self.low is None or x >= self.low) and (self.high is None or x <= self.high)
+
+
+WHOLE = Window()
+
+
+def window(since: str | None, until: str | None) -> Window:
+    """A part of the axis from ``?from=`` and ``?to=``.
+
+    Raises:
+        UsageError: they are not whole numbers, or the first is not the smaller one.
+    """
+    ends: list[int | None] = []
+    for name, text in (("from", since), ("to", until)):
+        if text and not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise UsageError(detail=f"?{name}= must be a whole number on the horizontal axis.")
+        ends.append(int(text) if text else None)
+    low, high = ends
+    if low is not None and high is not None and low >= high:
+        raise UsageError(detail="?from= must be less than ?to=.")
+    return Window(low, high)
+
+
+def plot(
+    db: Db, task: TaskBrief, hardware_class: str, axis: str, version: int, part: Window = WHOLE
+) -> Plot | None:
+    """One frontier plot, at most once for each version of the views; None if nobody has run anything here.
+
+    Args:
+        part: of the axis. What lies outside is left out, except for the step that was the best at its beginning.
+    """
+    key = (db.identity, version, task, hardware_class, axis, part)
     with _recent.lock:
         if key in _recent.kept:
             _recent.kept.move_to_end(key)
             return _recent.kept[key]
-    made = _plot(db, task, hardware_class, axis)
+    made = _plot(db, task, hardware_class, axis, part)
     with _recent.lock:
         _recent.kept[key] = made
         while len(_recent.kept) > RECENT_MAX:
@@ -164,7 +206,19 @@ def plot(db: Db, task: TaskBrief, hardware_class: str, axis: str, version: int) 
     return made
 
 
-def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | None:
+def _inside(
+    part: Window, rows: list[tuple[int, int | None, int, int, str]], xs: list[int], placed: list[Step]
+) -> tuple[list[tuple[int, int | None, int, int, str]], list[int], list[Step]]:
+    """Runs and steps of a part of the axis, and the step that was the best where it begins."""
+    kept = [number for number, x in enumerate(xs) if part.holds(x)]
+    steps = [step for step in placed if part.holds(step.x)]
+    before = [step for step in placed if part.low is not None and step.x < part.low]
+    if before:
+        steps.insert(0, replace(before[-1], x=part.low or 0))
+    return [rows[number] for number in kept], [xs[number] for number in kept], steps
+
+
+def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str, part: Window) -> Plot | None:
     """Read and arrange one frontier plot."""
     found = db.all("runs", **{"task": task.cid, "class": hardware_class, "limit": RUNS_MAX})
     rows = [tuple(row) for row in reversed(found)]
@@ -173,9 +227,14 @@ def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | Non
         return None
     lower = task.direction != "maximize" and not task.direction.startswith(("max", "higher"))
     xs = _positions(rows, axis, 0)
+    whole_low, whole_high = min(xs[0], 1 if axis == "experiment" else xs[0]), max(xs[-1], xs[0] + 1)
+    all_runs = len(rows)
+    steps = _placed(steps, [row[0] for row in rows], xs)
+    rows, xs, steps = _inside(part, rows, xs, steps)
     metrics = [row[1] for row in rows if row[1] is not None and row[4] != "refuted"]
     y_low, y_high = _range(steps, metrics, task.sigma, lower)
-    x_low, x_high = min(xs[0], 1 if axis == "experiment" else xs[0]), max(xs[-1], xs[0] + 1)
+    x_low = whole_low if part.low is None else part.low
+    x_high = max(x_low + 1, whole_high if part.high is None else part.high)
     x_span, y_span = x_high - x_low, y_high - y_low
     cells: set[int] = set()
     hollow: list[tuple[int, int, int]] = []
@@ -188,7 +247,6 @@ def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | Non
         if row[4] == "unverified":
             hollow.append((value if lower else -value, row[0], x))
     hollow.sort()
-    seqs = [row[0] for row in rows]
     return Plot(
         axis=axis,
         x_unit={"experiment": "experiments", "time": "epoch", "cost": "FLOP spent"}[axis],
@@ -197,10 +255,13 @@ def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str) -> Plot | Non
         y_low=y_low,
         y_high=y_high,
         sigma=task.sigma,
-        steps=tuple(_placed(steps, seqs, xs)),
+        steps=tuple(steps),
         hollow=_hollow(db, hollow[:HOLLOW_MAX], lower),
         runs=len(rows),
-        runs_cut=len(rows) == RUNS_MAX,
+        runs_cut=all_runs == RUNS_MAX,
+        whole_low=whole_low,
+        whole_high=whole_high,
+        zoomed=part != WHOLE,
         columns=COLUMNS,
         rows=ROWS,
         dots=_runs(cells),
@@ -214,9 +275,7 @@ def _placed(steps: list[Step], seqs: list[int], xs: list[int]) -> list[Step]:
     for step in steps:
         at = min(bisect_left(seqs, step.x), len(xs) - 1)
         last = max(last, xs[at])
-        out.append(
-            Step(**{name: getattr(step, name) for name in Step.__dataclass_fields__ if name != "x"}, x=last)
-        )
+        out.append(replace(step, x=last))
     return out
 
 

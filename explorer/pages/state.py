@@ -128,7 +128,8 @@ def state(db: Db, digest: str | None = None, *, before: str | None = None) -> St
         NotFound: the state has another digest now. UsageError: a key that no page gives.
     """
     meta = {row["key"]: row["value"] for row in db.all("meta")}
-    present = meta.get("state_digest", "")
+    said = meta.get("state_digest", "")
+    present = said if show.is_digest(said) else ""
     if digest is not None and digest != present:
         now = f"The state here has the digest {present}" if present else "The state here is empty"
         raise NotFound(what="state", name=show.plain(digest, 80), hint=f"{now}; earlier ones are not kept.")

@@ -76,6 +76,7 @@ function keys() {
     else if (k === "k") move(-1);
     else if (k === "[") $("a[rel=prev]")?.click();
     else if (k === "]") $("a[rel=next]")?.click();
+    else if (k === "+" || k === "-") $(`.zoom a[data-key="${k}"]`)?.click();
     else if (k === "?") $("#help").showModal();
   });
 }
@@ -102,4 +103,33 @@ function selects() {
     f.addEventListener("change", e => { if (e.target.tagName === "SELECT") f.requestSubmit(); });
   }
 }
-live(); keys(); copies(); selects();
+// Drag over the plot to look at a part of it; a drag that goes nowhere is a click. Without a script, two numbers do it.
+function brush() {
+  let svg, from, mark;
+  const at = e => { const box = svg.getBoundingClientRect(), d = svg.dataset; return Math.max(+d.left, Math.min(+d.right, (e.clientX - box.left) * svg.viewBox.baseVal.width / box.width)); };
+  const end = () => { mark?.remove(); svg = mark = undefined; };
+  addEventListener("pointerdown", e => {
+    svg = e.button ? undefined : e.target.closest("#plot svg[data-low]") || undefined;
+    if (svg) from = at(e);
+  });
+  addEventListener("pointermove", e => {
+    if (!svg) return;
+    if (!mark && Math.abs(at(e) - from) < 8) return;
+    if (!mark) { mark = document.createElementNS(svg.namespaceURI, "rect"); mark.setAttribute("class", "brush"); mark.setAttribute("y", 0); mark.setAttribute("height", svg.dataset.bottom); svg.append(mark); getSelection().removeAllRanges(); }
+    mark.setAttribute("x", Math.min(from, at(e)));
+    mark.setAttribute("width", Math.abs(at(e) - from));
+  });
+  addEventListener("pointerup", e => {
+    if (!svg) return;
+    if (!mark) return end();
+    const d = svg.dataset, form = $("#plot .zoom"), place = p => Math.round(+d.low + (p - d.left) / (d.right - d.left) * (d.high - d.low));
+    const [a, b] = [from, at(e)].sort((p, q) => p - q).map(place);
+    addEventListener("click", c => { c.preventDefault(); c.stopPropagation(); }, { capture: true, once: true });
+    setTimeout(() => { if (b > a) { form.elements.from.value = a; form.elements.to.value = b; form.submit(); } }, 0);
+    end();
+  });
+  addEventListener("pointercancel", end);
+  addEventListener("dragstart", e => { if (e.target.closest("#plot svg")) e.preventDefault(); });
+  addEventListener("keydown", e => { if (e.key === "Escape" && mark) end(); });
+}
+live(); keys(); copies(); selects(); brush();

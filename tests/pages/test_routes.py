@@ -15,7 +15,8 @@ from tests.pages.conftest import Client
 from tests.pages.fixtures import HOSTILE, TICKET
 
 ROUTES = (
-    "/", "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
+    "/", "/?from=20&to=60", "/?x=time&from=3", "/?x=cost&to=5",
+    "/?x=time", "/?x=cost", "/frontier", "/records", "/records?kind=all", "/records?kind=seal",
     "/records?before=2", "/records?q=beta2", "/records?verdict=refuted&outcome=kept", "/verify",
     "/reputation", "/tasks", "/about", "/api", "/dag", "/dag?view=lanes&before=300", "/dag?view=spine",
     "/dag?view=lineage", "/compare", "/mesh", "/failures", "/failures?sort=most", "/failures?q=finite+loss",
@@ -73,7 +74,7 @@ def check_html(text: str) -> Page:
         if tag in {"input", "select"} and attrs.get("type") != "hidden":
             assert "name" in attrs
         if tag == "svg" and attrs.get("aria-hidden") != "true":
-            assert attrs.get("role") == "img"
+            assert attrs.get("role") in {"img", "group"}  # a group where there are links in it
             assert attrs.get("aria-labelledby")
         if attrs.get("aria-labelledby"):
             assert set(str(attrs["aria-labelledby"]).split()) <= set(page.ids)
@@ -177,7 +178,8 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/?x=up", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
+    ["/?x=up", "/?from=x", "/?to=-1", "/?from=9&to=9",
+     "/plot.svg?from=9&to=3", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
      "/compare?a=x", "/compare?b=b" + "a" * 58,
      "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
      "/dag?cid=b" + "a" * 58, "/verify?after=1", "/mesh?after=1", "/plot.svg?x=up", "/plot.svg?class=x",
@@ -328,3 +330,24 @@ def test_sentences_count_in_words() -> None:
     )
     assert sentence("31 segments, 0.1 segments") == "31 segments, 0.1 segments"
     assert sentence("f(s) of <b>") == "f(s) of <b>"
+
+
+def test_a_part_of_the_plot_agrees_with_the_whole(client: Callable[[str], Client]) -> None:
+    ask = client("mesh")
+    for axis in ("experiment", "time", "cost"):
+        whole = ask.get(f"/overview.json?x={axis}").json()
+        plot = whole["plot"]
+        low, high = (plot["x_low"] * (3 - k) // 3 + plot["x_high"] * k // 3 for k in (1, 2))
+        part = ask.get(f"/overview.json?x={axis}&from={low}&to={high}").json()
+        assert (part["plot"]["x_low"], part["plot"]["x_high"]) == (low, high)
+        assert part["plot"]["zoomed"] and not plot["zoomed"]
+        assert (part["best"], part["change"]) == (whole["best"], whole["change"])
+        inside = [s["cid"] for s in plot["steps"] if low <= s["x"] <= high]
+        shown = [s["cid"] for s in part["plot"]["steps"]]
+        assert shown[-len(inside) :] == inside
+        before = [s for s in plot["steps"] if s["x"] < low]
+        assert shown[: len(shown) - len(inside)] == [s["cid"] for s in before[-1:]]
+        assert 0 < part["plot"]["runs"] < plot["runs"]
+    nothing = ask.get(f"/overview.json?from={10**15}&to={10**16}").json()
+    assert nothing["plot"]["runs"] == 0
+    assert ask.get(f"/?from={10**15}&to={10**16}").status_code == 200
