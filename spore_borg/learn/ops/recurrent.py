@@ -80,6 +80,8 @@ def _read(node: Node, inputs: Inputs, gates: int, usual: tuple[str, ...]) -> Lay
         raise refuse(
             node, f"activations {given} are not supported; known: {', '.join(sorted(_ACTIVATIONS))}."
         )
+    if node.attrs.get("activation_alpha") or node.attrs.get("activation_beta"):
+        raise refuse(node, "activations with parameters are not supported; export with the usual ones.")
     fits(node, (x.shape[0], x.shape[1], len(ways) * gates * size))
     none = torch.zeros((len(ways), x.shape[1], size), dtype=x.dtype, device=x.device)
     bias = torch.zeros((len(ways), 2 * gates * size), dtype=x.dtype, device=x.device) if b is None else b
