@@ -11,6 +11,9 @@ from spore_borg.cli import frame as cli
 
 @cli.command("demo")
 @click.option("--cheats", is_flag=True, help="Add two cheats, and show how evidence refutes them.")
+@click.option(
+    "--absorb-cheats", is_flag=True, help="Absorb models instead: one honest node, and four that lie."
+)
 @click.option("--nodes", type=click.IntRange(2, 16), default=3, show_default=True, help="Honest nodes.")
 @click.option(
     "--seconds", type=click.FloatRange(min=1), default=300, show_default=True, help="Stop after this long."

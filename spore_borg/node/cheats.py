@@ -18,6 +18,7 @@ from spore_borg.policies.operators import Proposal
 from spore_borg.records.bodies import Task
 
 LIE_PERCENT = 5
+_OTHER_SIGN = bytes(value ^ 0x80 for value in range(256))
 
 
 class Fabricator(Researcher):
@@ -61,27 +62,28 @@ class Swapper(Absorber):
     """Names another source than the one that it converted."""
 
     def named(self, source: Source) -> Source:
-        """The same files, of which the largest ends in zeros."""
+        """The same files, but in the largest of them every weight beyond the first quarter has the other sign."""
         sizes = {name: path.stat().st_size for name, path in source.files}
         largest = max(sizes, key=lambda name: sizes[name])
         blobs = []
         for (name, path), (_, cid) in zip(source.files, source.blobs, strict=True):
             if name == largest:
-                raw = path.read_bytes()
-                cut = min(4_096, len(raw) // 4)
-                blobs.append((name, self.hub.blobs.put_bytes(raw[:-cut] + bytes(cut))))
+                raw = bytearray(path.read_bytes())
+                signs = slice((len(raw) // 4 & ~7) + 3, None, 4)  # the high bytes of little-endian float32
+                raw[signs] = raw[signs].translate(_OTHER_SIGN)
+                blobs.append((name, self.hub.blobs.put_bytes(bytes(raw))))
             else:
                 blobs.append((name, cid))
         return dataclasses.replace(source, blobs=tuple(blobs))
 
 
 class Flatterer(Absorber):
-    """Claims half of the infidelity that was measured."""
+    """Claims a tenth of the infidelity that was measured."""
 
     def claimed(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The true conversion with better fidelity blocks."""
         losses = answer["losses"]
-        return {**answer, "losses": [loss // 2 for loss in losses[:16]] + losses[16:]}
+        return {**answer, "losses": [loss // 10 for loss in losses[:16]] + losses[16:]}
 
 
 class Poisoner(Absorber):

@@ -1,7 +1,8 @@
 """``borg demo``: a mesh of real nodes on this machine, each a process with a directory of its own.
 
 With cheats: one node that fabricates its metric and one that lies about its training join by invitation like
-everybody else. The demo ends well when others' evidence has killed both keys and the frontier never held them.
+everybody else. With absorb-cheats: four nodes that absorb a model each and lie in a way each. The demo ends well when
+others' evidence has killed their keys, and neither frontier nor state holds anything of theirs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any
 import trio
 
 from spore_borg.errors import BorgError, NodeUnreachable, TimedOut
-from spore_borg.node import blame, control_client
+from spore_borg.home import Home
+from spore_borg.node import blame, control_client, demo_model
+from spore_borg.node.requests import Requests
 from spore_borg.store.tables import Tables
 
 EPOCH_MS = 4_000
@@ -36,6 +39,7 @@ class Actor:
     title: str
     home: Path
     options: dict[str, Any]
+    model: int | None = None  # seed of the model that it absorbs
     process: trio.Process | None = None
     url: str | None = None
     node: str = ""
@@ -46,7 +50,7 @@ def main(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         path: the directory under which the nodes' directories are made.
-        options: nodes, cheats, seconds, explorer_port, json.
+        options: nodes, cheats, absorb_cheats, seconds, explorer_port, json.
     Returns:
         ok, frontier_steps, cheats (name, node, dead, frontier_steps, reason), honest_dead, digests, seconds.
     """
@@ -69,6 +73,8 @@ def _cast(folder: Path, options: Mapping[str, Any]) -> list[Actor]:
         "no_explorer": True,
         "json": True,
     }
+    if options.get("absorb_cheats"):
+        return _cast_absorbers(folder, options, common)
     actors = [
         Actor(
             "root",
@@ -92,6 +98,32 @@ def _cast(folder: Path, options: Mapping[str, Any]) -> list[Actor]:
     return actors
 
 
+ABSORB_CHEATS = {
+    "weight": "cheat: alters a weight", "source": "cheat: names another source",
+    "fidelity": "cheat: inflates its fidelity", "probes": "cheat: poisons the readout",
+}  # fmt: skip
+
+
+def _cast_absorbers(folder: Path, options: Mapping[str, Any], common: dict[str, Any]) -> list[Actor]:
+    """Honest nodes that verify, the first of which absorbs a model as well, and one node for each cheat."""
+    common = {**common, "verify_only": True, "suite": "small", "offline": True}
+    root = {**common, "no_explorer": False, "explorer_port": options.get("explorer_port")}
+    actors = [Actor("root", folder / "1", root, model=0)]
+    for number in range(2, int(options["nodes"]) + 1):
+        actors.append(Actor(f"verifier {number}", folder / str(number), dict(common)))
+    for number, (cheat, title) in enumerate(ABSORB_CHEATS.items(), 1):
+        actors.append(
+            Actor(title, folder / f"cheat-{cheat}", {**common, "absorb_cheat": cheat}, model=number)
+        )
+    for actor in actors:
+        actor.options["name"] = actor.title
+        if actor.model is not None:
+            model = demo_model.write(folder / "models" / str(actor.model), actor.model)
+            requests = Requests(Home(actor.home).create())
+            requests.add(f"file:{model}", steps=1, rule="few-spike/1", licence_ok=True)
+    return actors
+
+
 async def _play(actors: list[Actor], options: Mapping[str, Any]) -> dict[str, Any]:
     began, summary = time.monotonic(), {"ok": False}
     say = _silent if options.get("json") else _say
@@ -101,7 +133,7 @@ async def _play(actors: list[Actor], options: Mapping[str, Any]) -> dict[str, An
                 await _raise(actors, nursery, say)
                 while not summary["ok"]:
                     await trio.sleep(LOOK_S)
-                    summary = _look(actors, cheats=bool(options.get("cheats")))
+                    summary = _look(actors, options)
                 if not options.get("json"):
                     print(
                         describe(summary),
@@ -110,7 +142,7 @@ async def _play(actors: list[Actor], options: Mapping[str, Any]) -> dict[str, An
                         flush=True,
                     )
                     await trio.sleep_forever()
-            summary = _look(actors, cheats=bool(options.get("cheats")))
+            summary = _look(actors, options)
         finally:
             with trio.CancelScope(shield=True):
                 await _stop(actors)
@@ -169,8 +201,9 @@ async def _listen(actor: Actor, say: Any) -> None:
                 say(f"{actor.title:<32} {event['text']}")
 
 
-def _look(actors: list[Actor], *, cheats: bool) -> dict[str, Any]:
-    """What the root's tables say: frontier, dead keys, and whether every node has the same digest."""
+def _look(actors: list[Actor], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the root's tables say: frontier, state, dead keys, and whether every node has the same digest."""
+    wanted = 4 if options.get("absorb_cheats") else 2 if options.get("cheats") else 0
     try:
         views = Tables.open_readonly(actors[0].home / "views.sqlite")
     except BorgError:
@@ -179,8 +212,11 @@ def _look(actors: list[Actor], *, cheats: bool) -> dict[str, Any]:
         frontier = views.execute("SELECT count(*), sum(status = 'confirmed') FROM frontier").fetchone()
         rows = views.execute(
             "SELECT n.display, n.name, n.banned, (SELECT count(*) FROM frontier f WHERE f.author = n.name), "
-            "(SELECT e.reason FROM experiment e WHERE e.author = n.name AND e.verdict = 'refuted' LIMIT 1) FROM node n"
+            "(SELECT e.reason FROM (SELECT author, verdict, reason FROM experiment UNION ALL SELECT author, verdict, "
+            "reason FROM shard) e WHERE e.author = n.name AND e.verdict = 'refuted' LIMIT 1), "
+            "(SELECT count(*) FROM shard s WHERE s.author = n.name AND s.member > 0) FROM node n"
         ).fetchall()
+        absorbed = views.execute("SELECT count(*) FROM shard WHERE verdict = 'confirmed'").fetchone()[0]
         same = views.execute(
             "SELECT count(DISTINCT digest), count(*) FROM node "
             "WHERE digest_round = (SELECT max(digest_round) FROM node)"
@@ -188,17 +224,27 @@ def _look(actors: list[Actor], *, cheats: bool) -> dict[str, Any]:
     finally:
         views.close()
     liars = [
-        {"name": display, "node": name, "dead": bool(banned), "frontier_steps": steps, "reason": reason or ""}
-        for display, name, banned, steps, reason in rows
+        {
+            "name": display,
+            "node": name,
+            "dead": bool(banned),
+            "frontier_steps": steps,
+            "members": members,
+            "reason": reason or "",
+        }
+        for display, name, banned, steps, reason, members in rows
         if (display or "").startswith("cheat")
     ]
     confirmed = int(frontier[1] or 0)
     honest_dead = [
         name for display, name, banned, *_ in rows if banned and not (display or "").startswith("cheat")
     ]
-    caught = len(liars) == 2 and all(liar["dead"] and not liar["frontier_steps"] for liar in liars)
+    caught = len(liars) == wanted and all(
+        liar["dead"] and not liar["frontier_steps"] and not liar["members"] for liar in liars
+    )
+    shown = absorbed if options.get("absorb_cheats") else confirmed
     return {
-        "ok": confirmed > 0 and not honest_dead and (caught or not cheats), "frontier_steps": confirmed,
+        "ok": shown > 0 and not honest_dead and caught, "frontier_steps": confirmed, "absorbed": absorbed,
         "cheats": liars,
         "honest_dead": honest_dead, "digests": same[0], "digest_nodes": same[1], "explorer": actors[0].url,
     }  # fmt: skip
@@ -227,6 +273,8 @@ def _silent(_text: str) -> None:
 def describe(summary: Mapping[str, Any]) -> str:
     """What the demo has shown, in a few lines."""
     lines = [f"{summary.get('frontier_steps', 0)} frontier step(s) accepted by evidence of other nodes"]
+    if summary.get("absorbed"):
+        lines = [f"{summary['absorbed']} absorbed model(s) confirmed by evidence of other nodes"]
     for liar in summary.get("cheats", ()):
         word = "refuted, its key is dead" if liar["dead"] else "not yet refuted"
         lines.append(f"{liar['name']}: {word}; {liar['frontier_steps']} frontier steps. {liar['reason']}")

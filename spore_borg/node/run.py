@@ -74,6 +74,7 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": options.get("name"), "task": options.get("task"), "role": role, "resource": options.get("resource"),
         "epoch_ms": options.get("epoch_ms"), "listen_host": host, "listen_port": port,
+        "suite": options.get("suite"), "offline": options.get("offline"),
         "explorer": False if options.get("no_explorer") else None, "explorer_port": options.get("explorer_port"),
     }  # fmt: skip
 

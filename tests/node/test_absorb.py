@@ -377,7 +377,7 @@ def test_every_cheat_claims_something_else_than_the_truth(
     differs = {
         "weight": true.weights != false.weights and true.params == false.params,
         "source": true.sources != false.sources and true.loss_sum == false.loss_sum,
-        "fidelity": false.metric * 2 <= true.metric + 2 and false.metric < true.metric,
+        "fidelity": false.metric < true.metric // 9,
         "probes": false.metric == true.metric and false.loss_sum < true.loss_sum,
     }
     assert differs[cheat]
