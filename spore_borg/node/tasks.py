@@ -14,7 +14,7 @@ _SHARED = (
     "val_bytes",
 )  # fmt: skip
 TOLERANCE_UNATS = 10  # 1e-5 nats a token: fp32 evaluation of one checkpoint differs by 2.2e-7 across CPUs
-FIDELITY_TOLERANCE = 1_000_000  # nano, of one block: 1e-3 of summed 1 - cosine or squared error
+FIDELITY_TOLERANCE = 100_000  # nano, of one block; across instruction sets see tests/bench/absorb_spread.py
 NANO_BITS_PER_UNAT = 1443  # 1e-6 / ln 2, in nano-bits, rounded up
 
 
