@@ -127,7 +127,7 @@ class _Framed(Adapter):
         if self.spec.get("scale") == "standard":
             frames = frames - frames.mean(1, keepdim=True)
             frames = frames / frames.std(1, keepdim=True).clamp_min(1e-10)
-        return {"frames": frames.contiguous()}
+        return {str(self.spec.get("input", "frames")): frames.contiguous()}
 
     def _rows(self, outputs: Outputs) -> Tensor:
         return output(outputs, str(self.spec.get("output", "probability"))).reshape(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from spore_borg.learn.graph import Model, Weights
+import torch
+
+from spore_borg.learn.errors import SourceError
+from spore_borg.learn.graph import Graph, Model, Weights
 from spore_borg.learn.importers.building import Builder
 from spore_borg.learn.importers.bundle import Bundle
 from spore_borg.learn.importers.views import GateBias, Gates, Renamed
@@ -14,15 +17,50 @@ PITCH_HOP = 512  # 32 ms; the package takes 10 ms, at three times the work
 PITCH_CENTS = 1997.3794084376191  # of the first bin, above 10 Hz
 BATCH_NORM_EPSILON = 0.0010000000474974513
 _VAD = {"stft_conv.weight", "conv1.weight", "conv4.weight", "lstm_cell.weight_ih", "final_conv.weight"}
+_VAD_ADAPTER = {
+    "kind": "audio-tagger",
+    "frame": VAD_HOP + VAD_CONTEXT,
+    "hop": VAD_HOP,
+    "before": VAD_CONTEXT,
+    "scale": "int16",
+    "labels": ["speech"],
+}
 _CREPE = {"conv1.weight", "conv6.weight", "conv6_BN.running_mean", "classifier.weight"}
 
 
 def recognise_vad(bundle: Bundle) -> Model | None:
-    """Silero's voice activity detector at 16 kHz (safetensors), all frames of an item as one sequence."""
+    """Silero's voice activity detector at 16 kHz, all frames of an item as one sequence.
+
+    The graph for sequences comes first: version 6.2.3 of the package has newer weights in it than in the safetensors.
+    """
+    for name in bundle.named("silero_vad_16k_sequence.onnx"):
+        return _vad_graph(bundle, name)
     for _, weights in bundle.opened():
         if set(weights.names()) >= _VAD:
             return _vad(bundle, weights)
     return None
+
+
+def _vad_graph(bundle: Bundle, name: str) -> Model:
+    from spore_borg.learn.importers import onnx  # only needed where there is such a file
+
+    start = torch.zeros(1, 1, 128)
+    graph, weights = onnx.read(bundle.files[name], values={"h": start, "c": start})
+    hidden = [node.outputs[0] for node in graph.nodes if node.op == "Relu"]
+    if len(graph.inputs) != 1 or not hidden:
+        raise SourceError(
+            f"{name} is not laid out as version 6 of silero-vad; take the safetensors of the package."
+        )
+    graph = Graph(graph.inputs, (graph.outputs[0], hidden[-1]), graph.nodes)
+    adapter = {
+        **_VAD_ADAPTER,
+        "input": graph.inputs[0].name,
+        "output": graph.outputs[0],
+        "hidden": hidden[-1],
+    }
+    return bundle.model(
+        graph, weights, adapter, {}, head="sequence_tagger", modality="audio", architecture="silero-vad"
+    )
 
 
 def _vad(bundle: Bundle, weights: Weights) -> Model:
@@ -51,10 +89,7 @@ def _vad(bundle: Bundle, weights: Weights) -> Model:
     b.op("Add", "logits", [logit, b.weight("final_conv.bias")])
     b.op("Sigmoid", "probability", ["logits"])
     graph, views = b.build("probability", "logits", "lstm.relu")
-    adapter = {
-        "kind": "audio-tagger", "frame": VAD_HOP + VAD_CONTEXT, "hop": VAD_HOP, "before": VAD_CONTEXT,
-        "scale": "int16", "output": "probability", "hidden": "lstm.relu", "labels": ["speech"],
-    }  # fmt: skip
+    adapter = {**_VAD_ADAPTER, "output": "probability", "hidden": "lstm.relu"}
     return bundle.model(
         graph, views, adapter, {}, head="sequence_tagger", modality="audio", architecture="silero-vad"
     )
