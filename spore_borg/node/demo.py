@@ -118,7 +118,7 @@ def _cast_absorbers(folder: Path, options: Mapping[str, Any], common: dict[str, 
     for actor in actors:
         actor.options["name"] = actor.title
         if actor.model is not None:
-            model = demo_model.write(folder / "models" / str(actor.model), actor.model)
+            model = demo_model.write(folder / "models" / f"words-{actor.model}", actor.model)
             requests = Requests(Home(actor.home).create())
             requests.add(f"file:{model}", steps=1, rule="few-spike/1", licence_ok=True)
     return actors

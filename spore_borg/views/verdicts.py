@@ -22,6 +22,7 @@ ROUNDS_TO_COMMIT = 6
 ROUNDS_TO_OPEN = 4
 ROUNDS_TO_REVEAL = 4
 ROUNDS_TO_JUDGE = 8
+PATIENCE = 8  # times as many rounds for what is computed on absorptions: no budget bounds the size of a model
 QUORUM = 2
 ROW_CLASSES = 64  # of a converted layer group: rows i ≡ n - 1 (mod 64) belong to inner step n
 JURY_MIN = 2  # with fewer jurors a contradiction is a split, and a split is void
@@ -130,7 +131,10 @@ class Claim:
             "waiting": ROUNDS_TO_DRAW, "drawn": ROUNDS_TO_COMMIT, "committed": ROUNDS_TO_OPEN,
             "opened": ROUNDS_TO_REVEAL, "dispute": ROUNDS_TO_JUDGE,
         }.get(self.stage)  # fmt: skip
-        return None if rounds is None else self.round_stage + rounds
+        if rounds is None:
+            return None
+        computing = isinstance(self.body, Absorption) and self.stage in ("drawn", "committed", "dispute")
+        return self.round_stage + rounds * (PATIENCE if computing else 1)
 
     def listed(self) -> list[Evidence]:
         """Evidence that the author's opening answers, by drawn nodes."""
