@@ -113,6 +113,21 @@ ROWS: dict[str, Row] = {
     "live_rounds": Row("live mesh of three: from acknowledged to verdict", "rounds", 0),
     "live_verdicts": Row("live mesh of three: claims with a verdict", "claims", 0, True),
     "live_accepted": Row("live mesh of three: honest claims accepted, of those with a verdict", "share", 2, True),
+    "merge_mean_cpu": Row("merge 8 × 25 M parameters, weighted mean in integers (`mean/1`), files to file", "CPU-s", 2),
+    "merge_trimmed_cpu": Row("the same, clipped and trimmed (`trimmed/1`)", "CPU-s", 2),
+    "merge_mean_memory": Row("`mean/1`: growth of peak memory", "MB", 0, False, "≤ 100", at_most(100)),
+    "merge_trimmed_memory": Row("`trimmed/1`: growth of peak memory", "MB", 0, False, "≤ 100", at_most(100)),
+    "merge_mean_over_torch": Row(
+        "`mean/1` against plain in-place torch fp32", "ratio of CPU", 2, False, "≤ 1.5", at_most(1.5),
+    ),
+    "merge_trimmed_over_torch": Row("`trimmed/1` against plain torch's mean (which sorts nothing)", "ratio of CPU", 1),
+    "merge_crdt_over_mean": Row(
+        "crdt-merge's weight_average against `mean/1`", "ratio of CPU", 1, True, "≥ 10", at_least(10),
+    ),
+    "merge_crdt_over_trimmed": Row("crdt-merge's weight_average against `trimmed/1`", "ratio of CPU", 1, True),
+    "merge_ties_over_trimmed": Row(
+        "mergekit's TIES against `trimmed/1`", "ratio of CPU", 1, True, "≥ 5", at_least(5),
+    ),
     "help_ratio": Row("`borg --help` against a bare click program", "ratio of CPU", 2, False, "≤ 1.5", at_most(1.5)),
 }  # fmt: skip
 
