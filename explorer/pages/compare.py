@@ -44,6 +44,8 @@ class Side:
     cpu_ms: int
     params_count: int
     fingerprint: str
+    evaluator: str | None  # digest of the code that trains and measures; None: its task is not known here
+    data: str | None  # the data's blob
     seed: str
     curve: tuple[int, ...]  # train loss, micro-nats, evenly spaced over the steps
 
@@ -67,9 +69,17 @@ class ComparePage(Page):
     sigma: int | None  # noise of one run of that task
     fields: tuple[FieldRow, ...]  # those that differ first
     differing: int
+    evaluators: int  # how many different ones measured them
+    harness: tuple[FieldRow, ...]  # settings of their tasks that differ
 
 
-def _side(letter: str, row: sqlite3.Row, tasks: tuple[TaskBrief, ...], against: Side | None) -> Side:
+def _side(
+    letter: str,
+    row: sqlite3.Row,
+    tasks: tuple[TaskBrief, ...],
+    against: Side | None,
+    full: sqlite3.Row | None,
+) -> Side:
     task = next((t for t in tasks if t.cid == row["task"]), None)
     difference: int | None = None
     milli: int | None = None
@@ -103,6 +113,8 @@ def _side(letter: str, row: sqlite3.Row, tasks: tuple[TaskBrief, ...], against: 
         cpu_ms=row["cpu_ms"],
         params_count=row["params_count"],
         fingerprint=row["fingerprint"],
+        evaluator=None if full is None else full["evaluator"],
+        data=None if full is None else full["data"],
         seed=row["seed"],
         curve=tuple(value for value in loads_list(row["curve"]) if isinstance(value, int)),
     )
@@ -120,6 +132,17 @@ def _field(name: str, recipes: list[dict[str, object]]) -> FieldRow:
     return FieldRow(field=name, values=values, differs=any(repr(v) != repr(values[0]) for v in values))
 
 
+def _settings(task: sqlite3.Row | None) -> dict[str, object]:
+    """A task's definition, with the settings inside it by their names: ``spec.items``."""
+    out: dict[str, object] = {}
+    for name, value in loads_dict(None if task is None else task["body"]).items():
+        if isinstance(value, dict):
+            out |= {f"{name}.{inner}": item for inner, item in value.items()}
+        else:
+            out[name] = value
+    return out
+
+
 def compare(
     db: Db, *, a: str | None = None, b: str | None = None, c: str | None = None, d: str | None = None
 ) -> ComparePage:
@@ -133,6 +156,7 @@ def compare(
     tasks = task_briefs(db)
     sides: list[Side] = []
     recipes: list[dict[str, object]] = []
+    bodies: list[dict[str, object]] = []
     for letter, given in zip(SIDES, (a, b, c, d), strict=True):
         cid = (given or "").strip()
         if not cid:
@@ -143,7 +167,9 @@ def compare(
         if row is None:
             hint = "Only experiments that this node holds can be compared."
             raise NotFound(what="experiment", name=cid, hint=hint)
-        sides.append(_side(letter, row, tasks, sides[0] if sides else None))
+        full = db.one("task", cid=row["task"])
+        sides.append(_side(letter, row, tasks, sides[0] if sides else None, full))
+        bodies.append(_settings(full))
         recipes.append(loads_dict(row["recipe"]))
     fields = _fields(recipes)
     comparable = len({(s.task.cid if s.task else None, s.hardware_class) for s in sides}) == 1
@@ -154,4 +180,6 @@ def compare(
         sigma=sides[0].task.sigma if comparable and sides[0].task else None,
         fields=fields,
         differing=sum(row.differs for row in fields),
+        evaluators=len({side.evaluator for side in sides if side.evaluator}),
+        harness=tuple(row for row in _fields(bodies) if row.differs),
     )

@@ -93,6 +93,14 @@ class Browser:
         body = {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}
         self._call("POST", f"{self._session}/actions", body)
 
+    def drag(self, left: float, right: float, y: float) -> None:
+        """Press at one place, move to another of the same height, let go."""
+        self.cdp("Input.dispatchMouseEvent", type="mousePressed", x=left, y=y, button="left", clickCount=1)
+        for part in (1, 2, 3, 4):
+            x = left + (right - left) * part / 4
+            self.cdp("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
+        self.cdp("Input.dispatchMouseEvent", type="mouseReleased", x=right, y=y, button="left", clickCount=1)
+
     def wait(self, code: str, timeout_s: float = 10.0) -> object:
         """Wait until a script's value is true, and give it."""
         deadline = time.monotonic() + timeout_s

@@ -185,6 +185,27 @@ def test_readable_in_both_colours_and_widths(
         assert browser.js(CONTRAST) == [], path
 
 
+def test_a_part_of_the_plot_by_hand_and_by_keys(browser: Browser, site: tuple[str, Path]) -> None:
+    base, _ = site
+    browser.look(1280)
+    browser.open(base + "/")
+    browser.wait("return document.querySelector('#live-status').textContent === 'live'")
+    box = browser.js("""const b = document.querySelector('#plot svg').getBoundingClientRect();
+      return [b.left, b.top + b.height / 2, b.width]""")
+    assert isinstance(box, list)
+    left, y, width = (float(v) for v in box)
+    whole = browser.js("return +document.querySelector('#plot svg').dataset.high")
+    browser.drag(left + width / 2, left + width * 0.75, y)
+    browser.wait("return location.search.includes('from=') && document.readyState === 'complete'")
+    low, high = browser.js("const d = document.querySelector('#plot svg').dataset; return [+d.low, +d.high]")  # type: ignore[misc]
+    assert 0.42 * whole < low < 0.52 * whole < high < 0.8 * whole  # type: ignore[operator]
+    browser.keys("-")
+    browser.wait("return !location.search.includes('from=') && document.readyState === 'complete'")
+    browser.keys("+")
+    browser.wait("return location.search.includes('from=') && document.readyState === 'complete'")
+    assert browser.js("return +document.querySelector('#plot svg').dataset.high") == whole
+
+
 def test_it_works_without_scripts(browser: Browser, site: tuple[str, Path]) -> None:
     base, _ = site
     browser.look(1280, scripts=False)

@@ -86,3 +86,23 @@ def test_letters_never_cover_one_another() -> None:
         assert all(low - high >= LETTER for high, low in pairwise(got))
         assert got[-1] <= 194.0
     assert _apart([10.0, 50.0], 194.0) == [10.0, 50.0]
+
+
+def test_other_code_is_said(client: Callable[[str], Client]) -> None:
+    ask = client("mesh")
+    sql = "SELECT min(e.cid) FROM experiment e JOIN task t ON t.cid = e.task GROUP BY t.name ORDER BY t.name"
+    one, two = rows(ask.home, sql)
+    value = ask.get(f"/compare.json?a={one[0]}&b={two[0]}").json()
+    assert value["evaluators"] == 2
+    assert value["sides"][0]["evaluator"] != value["sides"][1]["evaluator"]
+    assert "name" in [row["field"] for row in value["harness"]]
+    text = ask.get(f"/compare?a={one[0]}&b={two[0]}").text
+    assert "Different code has measured these" in text
+    assert "Different code" not in ask.get(f"/compare?a={one[0]}&b={one[0]}").text
+
+
+def test_times_are_told_as_ages_with_the_moment_behind_them(client: Callable[[str], Client]) -> None:
+    text = client("mesh").get("/records").text
+    assert " ago</time>" in text
+    assert 'datetime="2025-10-09 ' in text
+    assert "epochs ago" in client("hostile").get("/records").text  # where the clock is not known
