@@ -283,6 +283,11 @@ def test_any_order_and_any_stop_give_the_same_state(rng: random.Random) -> None:
     digests = {(v.bank.digest(), v.digest_of(v.round)) for v in (grown, whole, View(shuffled), world.view())}
     assert len(digests) == 1
     assert digests.pop()[0] is not None
+    seq = {record.cid: number for number, record in enumerate(world.records)}
+    rows = [tables(v, seq, b"m" * 32) for v in (grown, whole, View(shuffled))]
+    for name in ("shard", "ledger", "meta", "queue"):
+        said = [sorted(map(repr, table[name])) for table in rows]
+        assert said[0] == said[1] == said[2], name
 
 
 def test_the_view_digest_says_the_state_only_when_there_is_one() -> None:
