@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from explorer import export, openapi, pages, parquet, render, show
 from explorer.db import Db
 from explorer.live import TOPICS, Hub
 from explorer.pages.body import raw_of
+from explorer.pages.chat import ask
 from explorer.pages.common import TEXT_MAX
 from explorer.png import NoPicture
 from explorer.problems import TABLE_ENDINGS, problem, too_often
@@ -45,7 +47,7 @@ from explorer.throttle import (
     client_of,
 )
 from explorer.values import Page, to_json
-from spore_borg.errors import BorgError, IntegrityError, NotFound, UsageError
+from spore_borg.errors import BorgError, IntegrityError, NotAllowed, NotFound, UsageError
 
 BUILDERS = (
     2  # pages built at once: each may read as many rows as its plot has runs, and each thread keeps memory
@@ -74,6 +76,7 @@ MEDIA = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf
 PROBLEM_STATUS: tuple[tuple[type[BorgError], int, str], ...] = (
     (NotFound, 404, "Not found"),
     (UsageError, 400, "This address asks for something that cannot be"),
+    (NotAllowed, 403, "Not allowed here"),
     (IntegrityError, 503, "The views cannot be read"),
     (NoPicture, 503, "No PNG here"),
     (parquet.NoParquet, 501, "This form is not installed here"),
@@ -195,10 +198,12 @@ class Explorer:
 
     Args:
         mirror: set for a public mirror, which shows nothing of the machine that it runs on.
+        loopback: only this machine can ask, so the user's own documents may answer.
     """
 
-    def __init__(self, home: Path, mirror: Mirror | None = None) -> None:
+    def __init__(self, home: Path, mirror: Mirror | None = None, *, loopback: bool = True) -> None:
         self.home = home
+        self.loopback = loopback
         self.mirror = mirror
         self.public = mirror is not None
         self.hub = Hub(home, public=self.public)
@@ -311,6 +316,25 @@ class Explorer:
             return StreamingResponse(chain((first,), pieces), media_type=export.MEDIA[ext], headers=headers)
 
         return handle
+
+    async def chat(self, request: Request) -> Response:
+        """Ask the user's own documents; never on a mirror or beyond this machine, and not for another site's page."""
+        if self.public or not self.loopback:
+            raise HTTPException(404)
+        question = request.query_params.get("q", "").strip()
+        if question and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise NotAllowed(detail="Another site's page may not ask here. Open /chat and ask there.")
+        said: dict[str, object] | None = None
+        if question and request.method != "HEAD":
+            complete = request.query_params.get("complete") == "1"
+            said = await anyio.to_thread.run_sync(
+                partial(ask, self.home, question, complete=complete), abandon_on_cancel=True
+            )
+        twin = request.url.path.endswith(".json")
+        at = (str(request.url.path), origin_of(request), request.url.query)
+        built = await self._make(None, lambda db: pages.chat(db, question, said), twin, at)
+        assert isinstance(built, Body)
+        return answer(request, built, "no-store")
 
     async def openapi(self, request: Request) -> Response:
         """The description of all JSON twins."""
@@ -429,7 +453,7 @@ def make_app(home: Path, *, loopback: bool = True, mirror: Mirror | None = None)
         home: the node's directory. loopback: only answer requests that name this machine (DNS rebinding).
         mirror: be a public mirror of that name: requests that name it or this machine, limits for every client.
     """
-    explorer = Explorer(home, mirror)
+    explorer = Explorer(home, mirror, loopback=loopback)
     names = LOOPBACK if mirror is None else LOOPBACK | {mirror.host}
 
     @asynccontextmanager
@@ -449,6 +473,8 @@ def make_app(home: Path, *, loopback: bool = True, mirror: Mirror | None = None)
             for ext in export.MEDIA
         ),
         *(one for route in ROUTES for one in explorer.route(route)),
+        Route("/chat.json", explorer.chat),
+        Route("/chat", explorer.chat),
         Route("/events", explorer.events),
         Route("/static/{name}", explorer.static),
     ]

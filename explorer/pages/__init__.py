@@ -1,6 +1,7 @@
 """One function per page: ``page(db, …) -> …Page``. None of them needs a web server; ``borg … --json`` uses them too."""
 
 from explorer.pages.about import AboutPage, ApiPage, about, api
+from explorer.pages.chat import ChatPage, chat
 from explorer.pages.compare import ComparePage, compare
 from explorer.pages.dag import DagPage, dag
 from explorer.pages.failures import FailurePage, FailuresPage, failure, failures
@@ -21,6 +22,7 @@ __all__ = [
     "AboutPage",
     "ApiPage",
     "ChapterPage",
+    "ChatPage",
     "ComparePage",
     "DagPage",
     "FailurePage",
@@ -41,6 +43,7 @@ __all__ = [
     "about",
     "api",
     "chapter",
+    "chat",
     "compare",
     "dag",
     "failure",
