@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spore_borg.learn.adapters import lm, senses, text
+from spore_borg.learn.adapters import lm, reading, senses, text
 from spore_borg.learn.adapters.base import FEATURES_MAX, Adapter, Feeds, Outputs, Runner
 from spore_borg.learn.errors import LearnError
 from spore_borg.learn.graph import HEADS, MODALITIES
@@ -16,13 +16,22 @@ from spore_borg.learn.graph import HEADS, MODALITIES
 __all__ = ["FEATURES_MAX", "Adapter", "Feeds", "Outputs", "Runner", "adapter"]
 
 Make = Callable[[Mapping[str, Any], Mapping[str, bytes]], Adapter]
-KINDS: dict[str, Make] = {
-    one.kind: one
-    for one in (
-        text.TextEmbedder, text.TextClassifier, text.TextTagger, lm.MaskedLm, lm.CausalLm, lm.CharLm,
-        senses.ImageClassifier, senses.AudioTagger, senses.Pitch, senses.FileType, senses.Raw,
-    )
-}  # fmt: skip
+CLASSES: tuple[type[Adapter], ...] = (
+    text.TextEmbedder,
+    text.TextClassifier,
+    text.TextTagger,
+    lm.MaskedLm,
+    lm.CausalLm,
+    lm.CharLm,
+    senses.ImageClassifier,
+    senses.AudioTagger,
+    senses.Pitch,
+    senses.FileType,
+    senses.Raw,
+    reading.TextReader,
+    reading.Notes,
+)
+KINDS: dict[str, Make] = {one.kind: one for one in CLASSES}
 
 
 def adapter(spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> Adapter:

@@ -92,6 +92,14 @@ def log_probabilities(values: Tensor, form: str) -> Tensor:
     return torch.log_softmax(values, -1)
 
 
+def class_logits(values: Tensor, form: object) -> Tensor:
+    """What a graph of unknown end puts out, as logits: probabilities (rows that add up to 1) become logarithms."""
+    if form != "unknown" or values.shape[-1] == 1 or bool((values < 0).any()):
+        return values
+    likely = bool(((values.sum(-1) - 1.0).abs() < 1e-3).all())
+    return values.clamp_min(1e-6).log() if likely else values
+
+
 def fold(values: Tensor, width: int) -> Tensor:
     """[n, d] as [n, min(d, width)]: numbers beyond the width are added, with fixed signs, to those before.
 

@@ -16,6 +16,7 @@ from spore_borg.learn.adapters.base import (
     Feeds,
     Outputs,
     centred,
+    class_logits,
     fold,
     log_probabilities,
     output,
@@ -64,10 +65,13 @@ class ImageClassifier(Adapter):
         if tuple(planes.shape[1:]) != self.side:
             planes = F.interpolate(planes.unsqueeze(0), self.side, mode="bilinear", antialias=True)[0]
         scaled = planes if self.spec.get("bytes_scale") else planes / 255.0
-        return (scaled - self._mean) / self._deviation
+        scaled = scaled.flip(0) if self.spec.get("reversed") else scaled
+        ready = (scaled - self._mean) / self._deviation
+        return ready.permute(1, 2, 0) if self.spec.get("channels_last") else ready
 
     def _logits(self, outputs: Outputs) -> Tensor:
-        return output(outputs, str(self.spec.get("output", "logits"))).flatten(1)
+        values = output(outputs, str(self.spec.get("output", "logits"))).flatten(1)
+        return class_logits(values, self.spec.get("form")) if self.head == "classifier" else values
 
     def vectors(self, outputs: Outputs, feeds: Feeds) -> Tensor:
         """Logits less their mean; what a model of unknown kind puts out, as it is."""
@@ -284,7 +288,8 @@ class Raw(Adapter):
         return F.pad(value[:count], (0, max(0, count - value.numel()))).nan_to_num().reshape(self.sizes)
 
     def _flat(self, outputs: Outputs) -> Tensor:
-        return output(outputs, str(self.spec["output"])).flatten(1)
+        values = output(outputs, str(self.spec["output"])).flatten(1)
+        return class_logits(values, self.spec.get("form")) if self.head == "classifier" else values
 
     def vectors(self, outputs: Outputs, feeds: Feeds) -> Tensor:
         """What the graph puts out, as it is; centred for a classifier."""

@@ -11,7 +11,16 @@ from pathlib import Path
 
 from spore_borg.learn.errors import SourceError
 from spore_borg.learn.graph import Model
-from spore_borg.learn.importers import audio, decoders, encoders, onnx_models, recurrent, sequential, static
+from spore_borg.learn.importers import (
+    audio,
+    decoders,
+    encoders,
+    onnx_known,
+    onnx_models,
+    recurrent,
+    sequential,
+    static,
+)
 from spore_borg.learn.importers.bundle import Bundle
 
 SHOWN_MAX = 12  # files that an error lists
@@ -28,6 +37,8 @@ ARCHITECTURES: tuple[tuple[str, Recogniser], ...] = (
     ("character LSTM or GRU with attention (Keras HDF5, vocabulary in JSON)", recurrent.recognise),
     ("static embeddings (one table, tokenizer.json)", static.recognise),
     ("convolutional or fully connected classifier (torch Sequential)", sequential.recognise),
+    ("PaddleOCR reader of text lines (ONNX with its characters)", onnx_known.recognise_reader),
+    ("Basic Pitch (nmp.onnx)", onnx_known.recognise_notes),
     ("ONNX graph with one float input", onnx_models.recognise_onnx),
 )
 

@@ -61,7 +61,7 @@ def before_softmax(graph: Graph) -> tuple[Graph, str, str]:
     makers: dict[str, Node] = {name: node for node in graph.nodes for name in node.outputs}
     name = graph.outputs[0]
     maker = makers.get(name)
-    while maker is not None and maker.op in ("Identity", "Cast"):
+    while maker is not None and maker.op in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten"):
         name = maker.inputs[0]
         maker = makers.get(name)
     if maker is None or maker.op != "Softmax":
@@ -90,17 +90,16 @@ def _generic(bundle: Bundle, name: str, graph: Graph, weights: Weights) -> Model
     port = graph.inputs[0]
     graph, output, form = before_softmax(graph)
     shape = port.shape
-    settings: dict[str, Any] = {"input": port.name, "output": output, "labels": _labels(bundle, name)}
-    if len(shape) == 4 and shape[1] in (1, 3):
-        height, width = shape[2] or 224, shape[3] or 224
-        channels = shape[1]
-        mnist = (channels, height, width) == (1, 28, 28)
-        mean, deviation = (0.0, 1.0) if channels == 1 else (0.5, 0.5)
-        settings |= {
-            "kind": "image-classifier", "side": [height, width], "channels": channels, "mean": [mean] * channels,
-            "deviation": [deviation] * channels, "hidden": "", "bytes_scale": bool(mnist),
-        }  # fmt: skip
-        head = "classifier" if form == "logits" or settings["labels"] or mnist else "unknown"
+    settings: dict[str, Any] = {
+        "input": port.name,
+        "output": output,
+        "form": form,
+        "labels": _labels(bundle, name),
+    }
+    if len(shape) == 4 and (shape[1] in (1, 3) or shape[3] in (1, 3)):
+        settings |= _picture(name, shape)
+        known = form == "logits" or settings["labels"] or settings["side"] == [28, 28]
+        head = "classifier" if known else "unknown"
         return bundle.model(graph, weights, settings, {}, head=head, modality="image", architecture="onnx")
     sides = [side or 1 for side in shape[1:]]
     size = 1
@@ -113,6 +112,31 @@ def _generic(bundle: Bundle, name: str, graph: Graph, weights: Weights) -> Model
     settings |= {"kind": "raw", "sizes": sides}
     head = "classifier" if form == "logits" else "unknown"
     return bundle.model(graph, weights, settings, {}, head=head, modality="bytes", architecture="onnx")
+
+
+def _picture(name: str, shape: tuple[int | None, ...]) -> dict[str, Any]:
+    """Settings of an input that is an image: [b, c, h, w], or [b, h, w, c] as TensorFlow has it."""
+    last = shape[1] not in (1, 3)
+    channels = shape[3] if last else shape[1]
+    height, width = (shape[1], shape[2]) if last else (shape[2], shape[3])
+    assert channels is not None
+    mean, deviation = [0.5] * channels, [0.5] * channels
+    settings: dict[str, Any] = {"kind": "image-classifier", "channels": channels, "hidden": ""}
+    if channels == 1:
+        mean, deviation = [0.0], [1.0]
+    if posixpath.basename(name) == "open-nsfw.onnx":
+        # Yahoo's model takes blue, green, red from 0 to 255, less the means of its training set.
+        mean, deviation = [104.0, 117.0, 123.0], [1.0, 1.0, 1.0]
+        settings |= {"bytes_scale": True, "reversed": True, "labels": ["safe", "nsfw"]}
+    elif (channels, height, width) == (1, 28, 28):
+        settings["bytes_scale"] = True  # the MNIST graph of the ONNX model zoo takes 0 to 255
+    return {
+        **settings,
+        "side": [height or 224, width or 224],
+        "mean": mean,
+        "deviation": deviation,
+        "channels_last": last,
+    }
 
 
 def _labels(bundle: Bundle, name: str) -> list[str]:
