@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from spore_borg.config import Config, load
 from spore_borg.errors import UsageError
 from spore_borg.home import Home
 from spore_borg.node.tasks import suite_task_body, task_spec
@@ -38,8 +39,9 @@ def main(path: Path, source: str, out: Path, *, steps: int, rule: str, tell: Tel
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(detail=f"{out} is not an empty directory. Name another one.")
     home = Home(path).create()
+    config = load(home.config)
     with tempfile.TemporaryDirectory(prefix="absorb-local-", dir=home.work) as folder:
-        value = trio.run(_convert, source, Path(folder), steps, rule, tell)
+        value = trio.run(_convert, source, Path(folder), config, steps, rule, tell)
         out.mkdir(parents=True, exist_ok=True)
         shutil.move(value.pop("shard_path"), out / SHARD)
     value["dir"], value["files"] = str(out), [SHARD, REPORT]
@@ -47,15 +49,21 @@ def main(path: Path, source: str, out: Path, *, steps: int, rule: str, tell: Tel
     return value
 
 
-async def _convert(source: str, folder: Path, steps: int, rule: str, tell: Tell) -> dict[str, Any]:
+async def _convert(
+    source: str, folder: Path, config: Config, steps: int, rule: str, tell: Tell
+) -> dict[str, Any]:
     async with Worker() as worker:
         hello = await worker.call("hello", {"threads": 1}, timeout_s=HELLO_TIMEOUT_S)
         tell(f"fetches {source}")
-        found = await worker.call(
-            "source", {"source": source, "out_dir": str(folder / "source")}, timeout_s=LIMIT_S
-        )
+        wanted = {"source": source, "out_dir": str(folder / "source"), "offline": config.offline}
+        found = await worker.call("source", wanted, timeout_s=LIMIT_S)
         tell("builds the probe suite")
-        suite = await worker.call("suite", {"out_dir": str(folder / "suite")}, timeout_s=LIMIT_S)
+        wanted = {
+            "out_dir": str(folder / "suite"),
+            "offline": config.offline,
+            "small": config.suite == "small",
+        }
+        suite = await worker.call("suite", wanted, timeout_s=LIMIT_S)
         task = suite_task_body(suite["probes"], Cid.of(b"", RAW), bytes.fromhex(hello["absorber"]))
         job = {
             "task": task_spec(task), **found, "suite_path": suite["path"], "state": [], "steps": steps, "rule": rule,
