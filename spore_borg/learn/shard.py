@@ -1,4 +1,4 @@
-"""The shard: one absorbed model as a safetensors file; written in a stream, read one tensor at a time, digested by group.
+"""The shard: one absorbed model as a safetensors file, written in a stream, read by tensors, digested by group.
 
 Nothing in a file from a peer is believed before it is checked: header, sizes, dtypes, names, graph, groups, scales and
 thresholds. Nothing in it is executed. Contract: docs/internals/absorption.md.
@@ -65,11 +65,11 @@ def spec_of(tensor: torch.Tensor) -> Spec:
     return Spec(_NAMES[tensor.dtype], tuple(tensor.shape))
 
 
-def raw(tensor: torch.Tensor) -> memoryview:
+def raw(tensor: torch.Tensor) -> bytes | memoryview:
     """Little-endian bytes of a tensor, without a copy where it is contiguous."""
     array = tensor.detach().contiguous().numpy()
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return memoryview(little.reshape(-1).view("u1")) if little.size else memoryview(b"")
+    return little.reshape(-1).view("u1").data if little.size else b""
 
 
 def _label(name: str, spec: Spec) -> bytes:

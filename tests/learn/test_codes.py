@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from spore_borg.learn.errors import ShardError
 from spore_borg.learn.spike.codes import FEW_SPIKE, RATE, Code, popcount
 
+torch.set_num_threads(1)  # two threads on small tensors wait for each other
+
 
 def case(seed: int, channels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Activations with ties, zeros and values beyond the range; thresholds per channel; int8 weights."""

@@ -16,6 +16,8 @@ from spore_borg.learn.spike.run import report, run_spiking
 
 INFO = Info("toy", "file:toy", "MIT", "embedder", "text", "toy", 1)
 
+torch.set_num_threads(1)  # two threads on small tensors wait for each other
+
 
 def model_of(
     inputs: tuple[Port, ...], nodes: list[Node], weights: dict[str, torch.Tensor], outputs=("y",)

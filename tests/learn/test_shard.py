@@ -21,6 +21,8 @@ from spore_borg.records.merkle import state_digest
 
 INFO = Info("toy", "file:toy", "MIT", "classifier", "image", "toy", 60)
 
+torch.set_num_threads(1)  # two threads on small tensors wait for each other
+
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> shards.Shard:
@@ -54,18 +56,8 @@ def written(path: Path, header: dict[str, Any], body: bytes) -> Path:
 
 
 def test_what_is_in_the_file(good: shards.Shard) -> None:
-    assert sorted(good.specs) == [
-        "a:labels",
-        "d:b1",
-        "q:w1",
-        "q:w2",
-        "s:w1",
-        "s:w2",
-        "t:one.0",
-        "t:two.0",
-        "z:one.0",
-        "z:two.0",
-    ]
+    names = sorted(name for name in good.specs if name[:2] != "z:")  # offsets only where they pay
+    assert names == ["a:labels", "d:b1", "q:w1", "q:w2", "s:w1", "s:w2", "t:one.0", "t:two.0"]
     assert [name for group in good.layers for name in group] == ["one", "two"] and len(good.layers) == 3
     assert good.code.steps == 5 and good.info == INFO and good.model().assets == {"labels": b"abc"}
     q, s = good.tensor("q:w1"), good.tensor("s:w1")

@@ -1,4 +1,4 @@
-"""Thresholds from examples: what arrives at every coded input is watched, and the threshold with the least error chosen.
+"""Thresholds from examples: what arrives at every coded input is watched, the threshold with the least error chosen.
 
 Memory is bounded: of each input at most ``VALUES_MAX`` numbers are kept, rows at a fixed stride that doubles when they
 are full, so that the same feeds keep the same rows. Nothing is random.
@@ -19,9 +19,7 @@ from spore_borg.learn.spike.codes import Code
 from spore_borg.learn.spike.plan import STATE_INPUT, Place
 
 VALUES_MAX = 1 << 18  # numbers kept of one coded input: 1 MiB
-CLIPS = tuple(
-    step / 20 for step in range(20, 4, -1)
-)  # shares of the largest value that are tried as clipping points
+CLIPS = 16  # clipping points that are tried per channel
 MARGIN = 1.25  # function neurons are fine enough to reach beyond what calibration saw
 OFFSET_GAIN = (
     0.8  # an offset must bring the squared error of a channel below this share to be worth its spikes
@@ -38,7 +36,8 @@ class Sample:
 
     Attributes:
         axes: axes that keep a threshold of their own, counted from the end (negative), ascending.
-        shape: the threshold's shape, which broadcasts to the input. low, high: extremes per channel, of everything seen. rows: [n, channels].
+        shape: the threshold's shape, which broadcasts to the input.
+        low, high: extremes per channel, of everything seen. rows: [n, channels].
     """
 
     axes: tuple[int, ...]
@@ -203,7 +202,7 @@ def collect(model: Model, places: Mapping[str, Place], feeds: Iterable[Feeds]) -
 
 
 def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshold:
-    """The threshold of one coded input: of the clipping points in ``CLIPS`` that with the least squared error.
+    """The threshold of one coded input: of the clipping points in ``shares`` that with the least squared error.
 
     Two-base inputs (norms, functions) take the largest value with a margin instead.
     """
@@ -216,28 +215,49 @@ def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshol
         return Threshold((torch.clamp(largest, min=1.0) / code.fine_levels).reshape(sample.shape))
     # The extremes stand among the rows: what is rare and large moves a model's output most.
     rows = torch.cat([*sample.rows, low[None], high[None]])
-    s, error = best_scale(rows, torch.clamp(largest, min=SMALL * code.levels), code)
+    s, error, _ = best_scale(rows, torch.clamp(largest, min=SMALL * code.levels), code)
     if place.family != "linear":
         return Threshold(s.reshape(sample.shape))
-    middle = (high + low) / 2
-    s_off, error_off = best_scale(rows - middle, torch.clamp((high - low) / 2, min=SMALL * code.levels), code)
+    middle, half = (high + low) / 2, torch.clamp((high - low) / 2, min=SMALL * code.levels)
+    s_off, error_off, z = best_scale(rows, half, code, middle)
     chosen = error_off < OFFSET_GAIN * error
     if not bool(chosen.any()):
         return Threshold(s.reshape(sample.shape))
-    z = torch.where(chosen, middle, torch.zeros_like(middle))
+    z = torch.where(chosen, z, torch.zeros_like(z))
     return Threshold(torch.where(chosen, s_off, s).reshape(sample.shape), z.reshape(sample.shape))
 
 
-def best_scale(rows: Tensor, largest: Tensor, code: Code) -> tuple[Tensor, Tensor]:
-    """(s, squared error) per channel: the clipping point with the least error; rows [n, c], largest [c]."""
-    best = largest / code.levels
-    least = torch.full_like(largest, float("inf"))
-    for clip in CLIPS:
-        s = largest * (clip / code.levels)
-        error = (code.value(rows, s) - rows).square().sum(0)
+def shares(code: Code) -> list[float]:
+    """Clipping points to try, as shares of the largest value that calibration saw, from the widest down.
+
+    Other items go further than those of calibration, and a fine code can afford to be ready for that: at 31 levels
+    1.12 to 0.44, at 255 levels 2 to 1.84.
+    """
+    widest, narrowest = 1 + min(1.0, code.levels / 255), 0.25 + min(1.59, code.levels / 160)
+    return [widest + (narrowest - widest) * step / (CLIPS - 1) for step in range(CLIPS)]
+
+
+def best_scale(
+    rows: Tensor, reach: Tensor, code: Code, middle: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(s, squared error, offset) per channel: the clipping point with the least error; rows [n, c], reach [c].
+
+    With a middle, the offset is as near to it as leaves the median of the rows exactly on the code's grid: where most
+    values of a channel are alike and a few are huge, those that are alike must come through unchanged.
+    """
+    best, offset = reach / code.levels, torch.zeros_like(reach)
+    least = torch.full_like(reach, float("inf"))
+    median = None if middle is None else rows.median(0).values
+    for share in shares(code):
+        s = reach * (share / code.levels)
+        z = offset
+        if middle is not None and median is not None:
+            z = median - s * torch.round((median - middle) / s)
+        error = (code.value(rows - z, s) + z - rows).square().sum(0)
         better = error < least
         best, least = torch.where(better, s, best), torch.where(better, error, least)
-    return best, least
+        offset = offset if middle is None else torch.where(better, z, offset)
+    return best, least, offset
 
 
 def calibrate(

@@ -21,6 +21,7 @@ from spore_borg.learn.shard import Shard, Spec
 from spore_borg.learn.spike.calibrate import Feeds, Threshold, calibrate
 from spore_borg.learn.spike.codes import FEW_SPIKE, Code
 from spore_borg.learn.spike.plan import LAYOUT, Place, layer_names, owners, plan
+from spore_borg.records.merkle import state_digest
 
 SEGMENTS = 8
 INT8_LEVELS = 127
@@ -106,7 +107,9 @@ def scale_of(weight: Tensor, shared: Sequence[int]) -> Tensor:
     """max|w| / 127 over the shared axes, which stay with size 1."""
     if not weight.numel():
         return torch.ones([1 if axis in shared else size for axis, size in enumerate(weight.shape)])
-    largest = torch.maximum(weight.amax(shared, keepdim=True), -weight.amin(shared, keepdim=True))
+    largest = torch.maximum(
+        weight.amax(tuple(shared), keepdim=True), -weight.amin(tuple(shared), keepdim=True)
+    )
     if not bool(torch.isfinite(largest).all()):
         raise ShardError("A weight holds numbers that are not finite; this model cannot be converted.")
     return torch.clamp(largest / INT8_LEVELS, min=SCALE_MIN)
@@ -307,7 +310,7 @@ def redo(
     inner = maker.residuals(segment, inner_step)
     end = shards.chain_step(start, maker.group_digest(segment))
     if segment == len(shard.layers) - 1:
-        end = shards.state_digest(_params(maker, shard, segment), end)
+        end = state_digest(_params(maker, shard, segment), end)
     return start, inner, end
 
 

@@ -31,6 +31,7 @@ from spore_borg.learn.spike.plan import STATE_INPUT, Place
 
 if TYPE_CHECKING:
     from spore_borg.learn.shard import Shard
+    from spore_borg.learn.spike.calibrate import Threshold
 
 EXP_RANGE = 16.0  # scores further below the largest than this stay silent: exp(-16) < 2e-7
 Inputs = list[Tensor | None]
@@ -42,14 +43,19 @@ class Spiking:
     Args:
         count: filled with spikes and operations; None saves the time that counting takes.
         families: the families that spike; others run in fp32, so that each can be measured apart.
+        thresholds: in place of the shard's own, by ``NODE.INPUT``.
     """
 
     def __init__(
-        self, shard: Shard, count: Count | None = None, families: frozenset[str] | None = None
+        self,
+        shard: Shard,
+        count: Count | None = None,
+        families: frozenset[str] | None = None,
+        thresholds: Mapping[str, Threshold] | None = None,
     ) -> None:
         self.code = shard.code
         self._shard, self._count, self._families = shard, count, families
-        self._thresholds: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._thresholds = {key: (one.s, one.z) for key, one in (thresholds or {}).items()}
 
     def table(self) -> Mapping[str, Op]:
         """Every operator of ``DENSE``, with codes where the shard's plan says so."""

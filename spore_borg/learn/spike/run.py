@@ -71,7 +71,8 @@ def _ranks(x: Tensor) -> Tensor:
     _, inverse, counts = torch.unique(x, sorted=True, return_inverse=True, return_counts=True)
     ends = counts.cumsum(0).double()
     ranks = (ends - (counts.double() - 1) / 2)[inverse]
-    return ranks - ranks.mean()
+    centred: Tensor = ranks - ranks.mean()
+    return centred
 
 
 def _picked(x: Tensor) -> Tensor:
