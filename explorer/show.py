@@ -135,7 +135,7 @@ def short(text: str | None) -> str:
     """
     if not text:
         return NONE
-    return f"…{text[-10:]}" if text.startswith("bafy") else text[:8]
+    return f"…{text[-10:]}" if text.startswith("baf") and len(text) == 59 else text[:8]
 
 
 def plain(text: str | None, limit: int = 300) -> str:

@@ -26,6 +26,7 @@ class Tick:
 
     at: str
     text: str
+    anchor: str = "middle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,16 @@ def drawing(plot: Plot, lower: bool, height: int = HEIGHT) -> Drawing:
         hollow=tuple((_n(at_x(h.x)), _n(at_y(h.metric)), h.cid, h.metric) for h in plot.hollow),
         labels=_labels(plot, at_x, at_y, lower, height),
         x_ticks=tuple(
-            Tick(at=_n(at_x(v)), text=_x_text(plot.axis, v))
+            Tick(at=_n(at_x(v)), text=_x_text(plot.axis, v), anchor=_anchor(at_x(v)))
             for v in _whole(ticks(plot.x_low, plot.x_high, 6))
         ),
         y_ticks=tuple(Tick(at=_n(at_y(v * show.NBITS)), text=f"{v:.{decimals}f}") for v in y_ticks),
     )
+
+
+def _anchor(x: float) -> str:
+    """Where the text of a mark stands, so that it stays inside the drawing at its right edge."""
+    return "end" if x > WIDTH - RIGHT - 12 else "middle"
 
 
 def _whole(values: list[float]) -> list[float]:

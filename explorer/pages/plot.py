@@ -233,8 +233,8 @@ def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str, part: Window)
     rows, xs, steps = _inside(part, rows, xs, steps)
     metrics = [row[1] for row in rows if row[1] is not None and row[4] != "refuted"]
     y_low, y_high = _range(steps, metrics, task.sigma, lower)
-    x_low = whole_low if part.low is None else part.low
-    x_high = max(x_low + 1, whole_high if part.high is None else part.high)
+    x_low = max(whole_low, part.low or 0)
+    x_high = max(x_low + 1, whole_high if part.high is None else min(part.high, whole_high))
     x_span, y_span = x_high - x_low, y_high - y_low
     cells: set[int] = set()
     hollow: list[tuple[int, int, int]] = []
