@@ -337,6 +337,36 @@ def tiny_pitch(folder: Path, seed: int = 10) -> Files:
     return {"pitch.pth": folder / "pitch.pth"}
 
 
+def tiny_onnx(
+    folder: Path, shape: tuple[int | str, ...] = ("n", 12), end: str = "Softmax", seed: int = 11
+) -> Files:
+    """A graph of two linear layers over any input, ending in a softmax, a reshaped softmax or nothing (``end``)."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw, size = Draw(seed), math.prod(side for side in shape if isinstance(side, int))
+    weights = {"w1": draw.normal(size, 16, scale=size**-0.5), "w2": draw.normal(16, 3, scale=0.25)}
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "w1"], ["wide"]),
+        helper.make_node("Relu", ["wide"], ["active"]),
+        helper.make_node("MatMul", ["active", "w2"], ["scores"]),
+    ]
+    if end:
+        nodes.append(helper.make_node("Softmax", ["scores"], ["y"], axis=-1))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info("y" if end else "scores", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(value.numpy(), name) for name, value in weights.items()],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "tiny.onnx")
+    return {"tiny.onnx": folder / "tiny.onnx"}
+
+
 def items(modality: str, count: int, seed: int = 0) -> list[str | bytes | torch.Tensor]:
     """Items of a modality for tests: sentences of known words, molecules, noisy images, chords, bytes."""
     rng = np.random.default_rng(seed)
@@ -358,4 +388,5 @@ def items(modality: str, count: int, seed: int = 0) -> list[str | bytes | torch.
 TINY: dict[str, Callable[[Path], Files]] = {
     "bert": tiny_bert, "albert": tiny_albert, "gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox,
     "cnn": tiny_cnn, "lstm": tiny_lstm_lm, "static": tiny_static_embedder, "audio": tiny_audio, "pitch": tiny_pitch,
+    "onnx": tiny_onnx,
 }  # fmt: skip

@@ -288,3 +288,45 @@ def test_folding_keeps_inner_products_on_average() -> None:
     norms = folded.square().sum(1) / values.square().sum(1)
     assert 0.9 < float(norms.mean()) < 1.1
     assert torch.equal(fold(values, 4_096), values)
+
+
+def test_lines_of_text_are_decoded_from_their_steps() -> None:
+    spec = {
+        "kind": "text-reader", "head": "sequence_tagger", "modality": "image", "input": "x", "output": "y",
+        "size": [48, 320],
+    }  # fmt: skip
+    one = adapter(spec, {"characters.txt": b"a\nb\n "})
+    steps = torch.full((1, 7, 4), 0.01)
+    for step, place in enumerate([0, 1, 1, 0, 1, 2, 3]):
+        steps[0, step, place] = 0.9
+    answer = one.answer({"y": steps}, {})[0]
+    assert answer["text"] == "aab "
+    assert [frame["step"] for frame in answer["frames"]] == [1, 4, 5, 6]
+    assert one.answer({"y": torch.eye(4)[:1].expand(1, 5, 4)}, {})[0]["text"] == ""
+    narrow, wide = (feeds["x"] for _, feeds in one.feeds([torch.zeros((24, 30)), torch.zeros((24, 400))]))
+    assert (narrow.shape, wide.shape) == ((1, 3, 48, 320), (1, 3, 48, 800))
+    assert one.vectors({"y": steps}, {}).shape[0] == one.features({"y": steps}, {}).shape[0] == 1
+
+
+def test_notes_are_stretches_of_keys_in_overlapping_windows() -> None:
+    spec = {
+        "kind": "notes", "head": "sequence_tagger", "modality": "audio", "input": "x", "rate_hz": 22_050,
+        "window": 43_844, "overlap": 7_680, "outputs": {"contour": "c", "note": "n", "onset": "o"},
+    }  # fmt: skip
+    one = adapter(spec, {})
+    feeds = next(one.feeds([torch.zeros(16_000 * 3, dtype=torch.int16)]))[1]
+    assert feeds["x"].shape == (2, 43_844, 1)
+    # A sample of the first window's overlap is the second window's beginning.
+    ramp = next(one.feeds([torch.arange(-24_000, 24_000).to(torch.int16)]))[1]["x"]
+    assert torch.equal(ramp[0, 43_844 - 7_680 :, 0], ramp[1, :7_680, 0])
+    note = torch.zeros(2, 172, 88)
+    note[0, 100:, 48], note[1, :60, 48] = 0.9, 0.9
+    outputs = {"n": note, "o": note, "c": torch.zeros(2, 172, 264)}
+    found = one.answer(outputs, feeds)[0]["notes"]
+    assert [row["label"] for row in found] == ["A4"]
+    # 15 frames of each window's ends are shared; 142 are left, 11.55 ms each.
+    assert abs(found[0]["start_s"] - 85 * 0.01155) < 0.01
+    assert abs(found[0]["end_s"] - (142 + 45) * 0.01155) < 0.01
+    assert one.features(outputs, feeds).shape == (1, 512)
+    with pytest.raises(LearnError, match="too long"):
+        list(one.feeds([torch.zeros(16_000 * 121, dtype=torch.int16)]))

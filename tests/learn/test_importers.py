@@ -506,3 +506,53 @@ def test_broken_json_among_the_files_is_an_error_that_names_it(tmp_path: Path) -
     with pytest.raises(LearnError, match=r"config\.json is no JSON"):
         models.imported(files)
     assert math.isfinite(models.imported(models.tiny_bert(tmp_path / "again")).info.params_count)
+
+
+@pytest.mark.parametrize(
+    ("shape", "end", "head", "modality"),
+    [
+        (("n", 12), "Softmax", "classifier", "bytes"),
+        (("n", 12), "", "unknown", "bytes"),
+        (("n", 1, 28, 28), "", "classifier", "image"),
+        (("n", 3, 10, 8), "Softmax", "classifier", "image"),
+        (("n", 10, 8, 3), "", "unknown", "image"),
+    ],
+)
+def test_any_onnx_graph_with_one_input_runs(
+    tmp_path: Path, shape: tuple[int | str, ...], end: str, head: str, modality: str
+) -> None:
+    files = models.tiny_onnx(tmp_path, shape, end)
+    model = models.imported(files)
+    assert (model.info.head, model.info.modality, model.info.architecture) == (head, modality, "onnx")
+    feeds, outputs = forward(model, list(models.items(modality, 3)))
+    assert feeds["x"].shape == (3, *shape[1:])
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    want = ReferenceEvaluator(onnx.load(files["tiny.onnx"])).run(None, {"x": feeds["x"].numpy()})[0]
+    close(outputs[model.graph.outputs[0]], torch.from_numpy(want))
+    one = adapter(model.adapter, model.assets)
+    shares = one.answer(outputs, feeds, top=3)
+    if end:
+        best = {row["label"]: row["probability"] for row in shares[0]["classes"]}
+        assert all(math.isclose(best[str(place)], want[0, place], abs_tol=1e-5) for place in range(3))
+    if head == "unknown":
+        assert torch.allclose(torch.tensor(shares[0]["output"]), torch.from_numpy(want[0]), atol=1e-5)
+
+
+def test_an_onnx_graph_with_other_inputs_is_refused_with_its_inputs(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("left", "right", "sum")
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["left", "right"], ["sum"])], "two", ports[:2], ports[2:]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "two.onnx",
+    )
+    with pytest.raises(SourceError, match="left float32"):
+        models.imported({"two.onnx": tmp_path / "two.onnx"})

@@ -284,6 +284,8 @@ class Raw(Adapter):
             value = torch.from_numpy(np.frombuffer(item, dtype="<f4").copy())
         else:
             raw = item.encode() if isinstance(item, str) else item
+            if not isinstance(raw, bytes):
+                raise LearnError(f"This model takes numbers or bytes, not {type(item).__name__}.")
             value = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).astype(np.float32)) / 255.0
         return F.pad(value[:count], (0, max(0, count - value.numel()))).nan_to_num().reshape(self.sizes)
 
