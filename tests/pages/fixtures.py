@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spore_borg.records.cid import Cid
-from spore_borg.views.health import PARTS, psi
+from tests.pages import fixtures_state
 from tests.pages.maker import ONE, SIGMA, START_MS, Maker, node_name, text_of
 
 __all__ = ["HOSTILE", "SIGMA", "TICKET", "Maker", "empty", "hostile", "mesh", "one"]
@@ -39,7 +39,7 @@ ERRORS = (
     "loss is not finite at step {0}",
     "CUDA out of memory. Tried to allocate {0}.00 MiB (GPU 0; 23.69 GiB total capacity)",
     "shape '[4, 64, {0}]' is invalid for input of size 1024",
-    'File "/home/node{0}/site-packages/torch/nn/functional.py", line {0}: heads must divide the width',
+    'File "/srv/node{0}/site-packages/torch/nn/functional.py", line {0}: heads must divide the width',
     "the worker took longer than {0} s",
     "gradient norm {0}.5 exceeds the limit in layer {0}",
 )  # of which numbers and paths are no part
@@ -156,17 +156,22 @@ def hostile(home: Path) -> Path:
             waiting_for="no",
             sentence=text,
         )
-        make.insert(
-            "failure", signature=f"{i:012x}", text=text, example=text, runs=i, authors=-i, classes=text,
-            tasks=json.dumps([text, 7]), fields=json.dumps([[text, 3, [text, None, {}]], 7, [text, "x", 1]]),
-            flops=10**15, first_epoch=0, last_epoch=i, last_seq=make.seq, last_cid=base, fixed_by=base, fixed_runs=1,
-        )  # fmt: skip
-        make.insert("failure_run", signature=f"{i:012x}", seq=make.seq, cid=base, fixed_by=base)
-        make.insert("failure_word", word=text, signature=f"{i:012x}")
+        _hostile_failure(make, i, text, base)
     _hostile_live(make)
     make.meta(mesh=mesh, mesh_name=HOSTILE[0], round=12, round_settled=8, epoch_latest=12, digest=HOSTILE[0], version=1,
               records=make.seq, me=node_name(me), status="mesh")  # fmt: skip
     return make.commit()
+
+
+def _hostile_failure(make: Maker, number: int, text: str, cid: str) -> None:
+    signature = f"{number:012x}"
+    make.insert(
+        "failure", signature=signature, text=text, example=text, runs=number, authors=-number, classes=text,
+        tasks=json.dumps([text, 7]), fields=json.dumps([[text, 3, [text, None, {}]], 7, [text, "x", 1]]),
+        flops=10**15, first_epoch=0, last_epoch=number, last_seq=make.seq, last_cid=cid, fixed_by=cid, fixed_runs=1,
+    )  # fmt: skip
+    make.insert("failure_run", signature=signature, seq=make.seq, cid=cid, fixed_by=cid)
+    make.insert("failure_word", word=text, signature=signature)
 
 
 def _hostile_live(make: Maker) -> None:
@@ -175,22 +180,7 @@ def _hostile_live(make: Maker) -> None:
     make.insert("live", key="run", value=json.dumps(run))
     make.insert("live", key="verify", value=json.dumps({HOSTILE[0]: HOSTILE[1]}))
     make.insert("live", key="node", value=json.dumps({"address": HOSTILE[4]}))
-    me, task = make.rng.randbytes(32), make.task(make.rng.randbytes(32), HOSTILE[2], 1)
-    for number, text in enumerate(HOSTILE):
-        said = json.dumps(
-            [{"probe": text, "pairs": -number, "gain": 10**30, "word": text}, 7, {"probe": 1}, text]
-        )
-        better = json.dumps([{"probe": text, "pairs": 0, "gain": 10**18, "word": "better"}])
-        make.shard(
-            me, number, task, text, name=text, origin=text, licence=text, head=text, modality=text, rule=text,
-            operator=text, why=text, outcome=text, verdict=text, stage=text, reason=text, standing=text,
-            member=number % 3, gains=better if number % 2 else said, sources=json.dumps([[text, text], 7]), state=text,
-            weights=text, metric=-(10**15) * number, sparsity_ppm=10**12, params_count=-1, steps=-1, fingerprint=text,
-        )  # fmt: skip
-    make.meta(state_digest=HOSTILE[1], state_members=HOSTILE[2])
-    for number, value in enumerate((None, -(10**15), 10**15)):
-        for part in ("psi", *PARTS, HOSTILE[0]):
-            make.insert("health", round=number * 10**9, part=part, value=value, a=-1, b=10**15)
+    fixtures_state.hostile(make, HOSTILE)
     peers: list[object] = [{"node": text, "address": text, "agent": text, "role": text, "direction": text,
                             "latency_ms": 1e300, "behind": text, "synced": []} for text in HOSTILE]  # fmt: skip
     make.insert("live", key="peers", value=json.dumps([*peers, 7, None]))
@@ -238,8 +228,8 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
         make.insert("round", round=round_, epoch=round_, seals=11, trust=8 * ONE, trust_total=9 * ONE, acknowledged=9,
                     digest=digest)  # fmt: skip
     make.failures()
-    _health(make, last - 4)
-    _state(make, keys, tasks[0], last)
+    fixtures_state.health(make, last - 4)
+    fixtures_state.absorbed(make, keys, tasks[0], last)
     run = {
         "task": "nano",
         "change": "width 64→56",
@@ -266,52 +256,6 @@ def mesh(home: Path, records: int = 3000, seed: int = 4) -> Path:
     make.meta(mesh=genesis, mesh_name="garden", round=last, round_settled=last - 4, epoch_latest=last,
               digest="ab" * 32, version=make.seq, records=make.seq, me=node_name(keys[0]), status="mesh")  # fmt: skip
     return make.commit()
-
-
-def _state(make: Maker, keys: list[bytes], task: Cid, last: int) -> None:
-    """Absorbed models: members of three modalities, and all the ways of not being one."""
-    probes = {"text": ("genre", "language", "tone"), "image": ("digits", "clothes"), "audio": ("words",)}
-    reasons = (
-        ("confirmed", "even", "No probe is better: it does not join."),
-        ("confirmed", "worse", "It makes language worse."),
-        ("inconclusive", "unknown", "A split of the drawn nodes decides nothing."),
-        ("refuted", "unknown", "A drawn node computed other losses."),
-        ("unverified", "unknown", "It waits for the drawn nodes."),
-        ("confirmed", "even", "It was measured against another state and must be measured again."),
-    )
-    base: str | None = None
-    for number in range(90):
-        modality = ("text", "image", "audio")[number % 3]
-        member = number % 5 != 0
-        verdict, word, why = ("confirmed", "better", "") if member else reasons[number // 5 % len(reasons)]
-        gains = [
-            {"probe": probe, "pairs": 8, "gain": (number * 37 % 50 + 5) * 8_000_000 * (-1 if word == "worse" else 1),
-             "word": word if place == number % len(probes[modality]) else "even"}
-            for place, probe in enumerate(probes[modality])
-        ]  # fmt: skip
-        cid = make.shard(
-            keys[number % len(keys)], max(1, last - 200 + number), task, CLASSES[0], name=f"model-{number}",
-            head=("classifier", "embedder", "causal_lm")[number % 3], modality=modality, verdict=verdict,
-            member=int(member), standing=why or f"It makes {probes[modality][0]} better and nothing worse.",
-            gains=json.dumps(gains), metric=(number * 7919 % 90 + 1) * 100_000, layers=4 + number % 20,
-            params_count=1_000_000 * (1 + number * number), stage="drawn" if verdict == "unverified" else "settled",
-            base=base if number % 10 == 7 else None, settled=int(verdict != "unverified"),
-        )  # fmt: skip
-        base = text_of(cid)
-    make.meta(state_digest="5a" * 32, state_members=72)
-
-
-def _health(make: Maker, settled: int) -> None:
-    """Ψ and its parts of the last settled rounds, as waves; the first points have nothing to compare with."""
-    rounds = [*range(max(15, settled - 47 * 16), settled, 16), settled]
-    for number, round_ in enumerate(rounds):
-        values: list[int | None] = [
-            900_000 - 40_000 * (number % 5), 985_000 - 9_000 * (number % 4), 910_000 - 20_000 * (number % 7),
-            470_000 + 30_000 * (number % 6 - 3) if number > 2 else None,
-        ]  # fmt: skip
-        whole = psi(values)
-        for part, value in zip(("psi", *PARTS), (whole, *values), strict=True):
-            make.insert("health", round=round_, part=part, value=value, a=35 + number, b=40 + number)
 
 
 def _other(make: Maker, rng: random.Random, author: bytes, epoch: int) -> None:

@@ -26,7 +26,7 @@ SAME = (
         "shape '[4, 64, 128]' is invalid for input of size 1024",
         "shape '[8, 2]' is invalid for input of size 3",
     ),
-    ('File "/home/x/lib/torch/nn.py", line 12', 'File "/usr/share/elsewhere/nn.py", line 99999'),
+    ('File "/opt/x/lib/torch/nn.py", line 12', 'File "/usr/share/elsewhere/nn.py", line 99999'),
     ("object at 0x7f00deadbeef", "object at 0x55aa"),
     ("lr 1e-3 is too high", "lr 0.5 is too high"),
     ("Loss  is\nNOT finite", "loss is not finite"),
