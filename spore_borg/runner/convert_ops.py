@@ -44,7 +44,7 @@ def absorb(params: Params, report: Report) -> dict[str, Any]:
             from spore_borg.learn.spike.refine import refine
 
             base = open_shard(_path(params, "base_path"))
-            shard = refine(model, feeds, base, segments=segments, out=path, each=each)
+            shard = refine(model, feeds, base, path, each=each)
         report("compares", 0, 0)
         lines = compare(model, shard, feeds[:REPORT_BATCHES])
         losses = _measured(params, model, shard, suite, list(range(_blocks_count(params))), report)

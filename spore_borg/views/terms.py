@@ -98,6 +98,8 @@ def absorption_fault(view: View, record: Record, body: Absorption) -> str:
             return "Its base is no accepted absorption."
         if work_of(base.body)[:2] != work_of(body)[:2]:
             return "Its base is an absorption of another source."
+        if (base.body.rule, base.body.steps) != (body.rule, body.steps):
+            return "Its base has another rule or other time steps."
     for cid in body.state:
         claim = view.claims.get(cid)
         if claim is None or not isinstance(claim.body, Absorption):

@@ -1,0 +1,130 @@
+"""The worker's operations on a real tiny model: what is converted can be measured and converted again, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spore_borg.learn.digest import learn_digest
+from spore_borg.learn.errors import LearnError
+from spore_borg.node.tasks import suite_task_body, task_spec
+from spore_borg.records.cid import RAW, Cid
+from spore_borg.runner import absorb_ops, convert_ops
+from spore_borg.views import gate
+from tests.learn import models
+
+Job = dict[str, Any]
+
+
+def quiet(_stage: str, _layer: int, _layers: int) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A tiny image classifier and the small suite."""
+    folder = tmp_path_factory.mktemp("ops")
+    suite = absorb_ops.suite({"out_dir": str(folder / "suite"), "small": True}, quiet)
+    body = suite_task_body(suite["probes"], Cid.of(b"", RAW), bytes(32))
+    assert (body.blocks, body.segments, body.spec["items_image"]) == (gate.BLOCKS, gate.SEGMENTS, 16)
+    models.tiny_cnn(folder / "cnn")
+    found = absorb_ops.source({"source": f"file:{folder / 'cnn'}", "out_dir": str(folder / "source")}, quiet)
+    return {
+        "task": task_spec(body), **found, "suite_path": suite["path"], "state": [], "rule": "few-spike/1", "steps": 3,
+        "out_dir": str(folder / "shard"), "cache_dir": str(folder / "cache"),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(job: Job) -> Job:
+    return convert_ops.absorb(job, quiet)
+
+
+def test_a_model_says_what_it_is_before_it_is_converted(job: Job) -> None:
+    about = absorb_ops.inspect(job, quiet)
+    assert (about["name"], about["head"], about["modality"]) == ("cnn", "classifier", "image")
+
+
+def test_a_conversion_has_what_its_record_needs(job: Job, made: Job) -> None:
+    assert len(made["losses"]) == gate.BLOCKS and len(made["digests"]) == gate.SEGMENTS + 1
+    assert sum(made["losses"][:16]) > 0 and made["report"]["dense"] == 0 and 0 < made["report"]["active"] <= 1
+    weighed = gate.weigh_probes(made["losses"], range(gate.BLOCKS))
+    assert {item.probe for item in weighed} == {2}, "only the probe of images is measured"
+    assert made["layers"] and made["params_count"] > 1_000
+
+
+def test_blocks_alone_are_as_blocks_together(job: Job, made: Job) -> None:
+    blocks = [3, 15, 80, 81, 96, 97, 200]
+    found = convert_ops.measure({**job, "shard_path": made["shard_path"], "blocks": blocks}, quiet)
+    assert found["losses"] == [[block, made["losses"][block]] for block in blocks]
+    assert found["params"] == made["params"]
+
+
+def test_every_group_converted_again_is_the_published_one(job: Job, made: Job) -> None:
+    inner = set()
+    for segment in (0, 3, 4, gate.SEGMENTS - 1):
+        again = convert_ops.redo(
+            {**job, "shard_path": made["shard_path"], "segment": segment, "inner_step": 2}, quiet
+        )
+        assert [again["start"], again["end"]] == made["digests"][segment : segment + 2]
+        inner.add(again["inner"])
+    assert len(inner) > 1
+
+
+def test_a_refinement_is_measured_in_its_bases_place_and_can_be_redone(
+    job: Job, made: Job, tmp_path: Path
+) -> None:
+    refining = {
+        **job, "state": [["base", made["shard_path"]]], "base_path": made["shard_path"], "base_cid": "base",
+        "out_dir": str(tmp_path / "refined"),
+    }  # fmt: skip
+    refined = convert_ops.absorb(refining, quiet)
+    assert refined["params"] != made["params"]
+    fidelity = gate.weigh_fidelity(made["losses"], refined["losses"], range(gate.BLOCKS))
+    assert fidelity.word in ("better", "even"), fidelity
+    assert refined["losses"][80:96] == made["losses"][96:112], "before a refinement stands its base"
+    for segment in (0, gate.SEGMENTS - 1):
+        asked = {**refining, "shard_path": refined["shard_path"], "segment": segment, "inner_step": 1}
+        again = convert_ops.redo(asked, quiet)
+        assert [again["start"], again["end"]] == refined["digests"][segment : segment + 2]
+
+
+def test_another_source_gives_another_group(job: Job, made: Job, tmp_path: Path) -> None:
+    weights = torch.load(dict(job["files"])["digits.pth"], weights_only=True)
+    last = sorted(name for name in weights if name.startswith("classifier"))[-1]
+    weights[last] = weights[last] * 1.01
+    torch.save(weights, tmp_path / "digits.pth")
+    asked = {**job, "files": [["digits.pth", str(tmp_path / "digits.pth")]], "shard_path": made["shard_path"]}
+    last_group = gate.SEGMENTS - 1
+    again = convert_ops.redo({**asked, "segment": last_group, "inner_step": 1}, quiet)
+    assert again["end"] != made["digests"][-1]
+
+
+def test_requests_that_cannot_be_served_say_why(job: Job, made: Job, tmp_path: Path) -> None:
+    with pytest.raises(absorb_ops.OpError, match="blocks"):
+        convert_ops.measure({**job, "shard_path": made["shard_path"], "blocks": [240]}, quiet)
+    with pytest.raises(absorb_ops.OpError, match="files"):
+        absorb_ops.inspect({**job, "files": [["a"]]}, quiet)
+    with pytest.raises(LearnError):
+        absorb_ops.source({"source": f"file:{tmp_path / 'none'}", "out_dir": str(tmp_path)}, quiet)
+    broken = tmp_path / "broken"
+    broken.write_bytes(Path(made["shard_path"]).read_bytes()[:-1])
+    with pytest.raises(LearnError):
+        convert_ops.measure({**job, "shard_path": str(broken), "blocks": [0]}, quiet)
+
+
+def test_the_digest_of_the_code_that_measures_is_stable_and_leaves_fetching_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from spore_borg.learn import digest
+
+    assert learn_digest() == learn_digest() and len(learn_digest()) == 32
+    before = learn_digest()
+    monkeypatch.setattr(digest, "APART", frozenset({*digest.APART, "measure.py"}))
+    assert learn_digest() != before
+    names = {name for name, _ in digest._sources(digest.resources.files("spore_borg.learn"), "")}
+    assert {"measure.py", "spike/convert.py", "shard.py"} <= names | {"measure.py"}
+    assert not any(name.startswith("sources/") for name in names)
