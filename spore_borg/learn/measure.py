@@ -111,19 +111,26 @@ class Features:
         self._dir = cache_dir
         self._digest = shard.params_digest() if cache_dir is not None else b""
         self._runs: Runs | None = None
+        self._fit: dict[int, Fixed] = {}
 
     def of(self, probe: Probe, block: int | None) -> Fixed:
         """int32 [n, f] of a test block's items, or of the fit items (None)."""
+        if block is None and probe.slot in self._fit:
+            return self._fit[probe.slot]
         part = "fit" if block is None else f"test {block}"
         path = self._path(probe, part)
         kept = None if path is None else _load(path)
         if kept is not None:
+            if block is None:
+                self._fit[probe.slot] = kept
             return kept
         self._runs = self._runs or Runs(self._shard)
         items = self._suite.items(probe.slot, "fit") if block is None else self._suite.test(probe.slot, block)
         found = self._runs.features(items)
         if path is not None:
             _save(path, found)
+        if block is None:
+            self._fit[probe.slot] = found
         return found
 
     def _path(self, probe: Probe, part: str) -> Path | None:
@@ -227,6 +234,16 @@ def measure(
     return [losses[block] for block in wanted]
 
 
+def distinct(probe: Probe, sources: Sequence[Features]) -> list[Features]:
+    """The sources without those that say of every fit item exactly what an earlier one says: a copy counts once."""
+    found: list[Features] = []
+    for source in sources:
+        mine = source.of(probe, None)
+        if not any(np.array_equal(mine, other.of(probe, None)) for other in found):
+            found.append(source)
+    return found
+
+
 def fitted(suite: Suite, probe: Probe, sources: Sequence[Features]) -> Stacked:
     """The readout of a probe over the baseline and some shards."""
     rows = baseline.members(suite.items(probe.slot, "fit"), probe.modality)
@@ -246,6 +263,7 @@ def _probe_losses(
     suite: Suite, probe: Probe, sources: Sequence[Features], places: Mapping[int, int]
 ) -> dict[int, int]:
     """Losses by block: ``places`` says which test block each is."""
+    sources = distinct(probe, sources)
     fit = fitted(suite, probe, sources)
     labels = suite.labels(probe.slot, "test")
     size = probe.counts["test"] // BLOCKS

@@ -1,0 +1,111 @@
+"""A bank grows by the gate: experts join, and what says nothing new (untrained, poisoned, a copy) does not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from spore_borg.learn import measure, suite
+from spore_borg.learn.adapters import adapter
+from spore_borg.learn.graph import Graph, Info, Model, Node, Port
+from spore_borg.learn.measure import Member
+from spore_borg.learn.run import MemoryWeights
+from spore_borg.learn.spike.convert import convert
+from spore_borg.learn.suite_data import Sizes
+from spore_borg.learn.suite_made import glyphs
+from tests.learn.gate_rule import word
+
+GRAPH = Graph(
+    (Port("image", "float32", (None, 1, 28, 28)),),
+    ("logits",),
+    (
+        Node("Flatten", "flat", ("image",), ("flat",), {"axis": 1}),
+        Node("Gemm", "first", ("flat", "w1", "b1"), ("h",), {"transB": 1}),
+        Node("Relu", "relu", ("h",), ("r",)),
+        Node("Gemm", "second", ("r", "w2", "b2"), ("logits",), {"transB": 1}),
+    ),
+)
+ADAPTER = {
+    "kind": "image-classifier", "head": "classifier", "modality": "image", "input": "image", "output": "logits",
+    "side": [28, 28], "channels": 1, "mean": [0.0], "deviation": [1.0], "labels": list("0123456789"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[suite.Suite]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        # A full-size probe of drawn digits and no other: sounds would take most of the time.
+        patch.setattr(suite, "_sources", lambda sizes, **_: iter([glyphs(2 * Sizes().total() + 200)]))
+        path = suite.build(tmp_path_factory.mktemp("suite")).path
+    with suite.open_suite(path) as found:
+        yield found
+    torch.set_num_threads(threads)
+
+
+def net(seed: int, classes: range | None, *, shuffled: bool = False) -> Model:
+    """784-64-10 trained on drawn digits of some classes; None leaves it untrained."""
+    g = torch.Generator().manual_seed(seed)
+    w = {
+        "w1": torch.randn(64, 784, generator=g) / 28, "b1": torch.zeros(64),
+        "w2": torch.randn(10, 64, generator=g) / 8, "b2": torch.zeros(10),
+    }  # fmt: skip
+    if classes is not None:
+        rows = [row for row in glyphs(12_000, seed=900 + seed).rows if row[2] in classes]
+        x = (
+            torch.stack([torch.frombuffer(bytearray(row[1]), dtype=torch.uint8) for row in rows]).float()
+            / 255
+        )
+        y = torch.tensor([row[2] for row in rows])
+        if shuffled:
+            y = y[torch.randperm(len(y), generator=g)]
+        for tensor in w.values():
+            tensor.requires_grad_(True)
+        optimizer = torch.optim.Adam(list(w.values()), 3e-3)
+        for _ in range(5):
+            for mine in torch.randperm(len(y), generator=g).split(100):
+                out = torch.relu(x[mine] @ w["w1"].T + w["b1"]) @ w["w2"].T + w["b2"]
+                loss = torch.nn.functional.cross_entropy(out, y[mine])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        w = {name: tensor.detach() for name, tensor in w.items()}
+    info = Info(f"net{seed}", "test", "CC0-1.0", "classifier", "image", "mlp", 50_890)
+    return Model(GRAPH, MemoryWeights(w), ADAPTER, {}, info)
+
+
+def offers(seed: int) -> list[tuple[str, Model, bool]]:
+    """(name, model, whether it should join)."""
+    first = net(10 * seed + 1, range(5))
+    return [
+        ("untrained", net(10 * seed, None), False),
+        ("expert 0-4", first, True),
+        ("shuffled labels", net(10 * seed + 2, range(10), shuffled=True), False),
+        ("expert 5-9", net(10 * seed + 3, range(5, 10)), True),
+        ("the first again", first, False),
+        ("untrained too", net(10 * seed + 4, None), False),
+    ]
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
+def test_the_bank_takes_what_helps_and_nothing_else(seed: int, opened: suite.Suite, tmp_path: Path) -> None:
+    members: list[Member] = []
+    joined, errors = [], []
+    for number, (name, model, _) in enumerate(offers(seed)):
+        feeds = [one for _, one in adapter(model.adapter, model.assets).feeds(opened.calibration("image"))]
+        shard = convert(model, feeds, steps=5, out=tmp_path / f"{number}.safetensors")
+        losses = measure.measure(model, shard, opened, members, blocks=range(16, 48), cache_dir=tmp_path)
+        said = word(losses[:16], losses[16:])
+        taken = said == "better"
+        print(seed, name, said, f"{sum(losses[:16]) / 256e9:.4f} → {sum(losses[16:]) / 256e9:.4f}")
+        if taken:
+            members.append((name, shard))
+            joined.append(name)
+        errors.append(sum(losses[:16]))
+    assert joined == [name for name, _, wanted in offers(seed) if wanted]
+    assert all(after <= before for before, after in itertools.pairwise(errors)), errors
