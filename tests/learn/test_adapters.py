@@ -190,6 +190,23 @@ def test_damaged_tokenizers_are_refused(spec: dict[str, Any], assets: dict[str, 
         {"kind": "pitch", "head": "sequence_tagger", "modality": "audio"},
         {"kind": "image-classifier", "head": "classifier", "modality": "image", "side": 3},
         {"kind": "raw", "head": "unknown", "modality": "bytes", "sizes": ["x"]},
+        {"kind": "raw", "head": "unknown", "modality": "bytes", "sizes": [1 << 20, 1 << 20]},
+        {
+            "kind": "audio-tagger",
+            "head": "sequence_tagger",
+            "modality": "audio",
+            "frame": 9,
+            "hop": 0,
+            "before": 0,
+        },
+        {
+            "kind": "audio-tagger",
+            "head": "sequence_tagger",
+            "modality": "audio",
+            "frame": 1 << 40,
+            "hop": 64,
+            "before": 0,
+        },
     ],
 )
 def test_damaged_settings_are_refused(spec: dict[str, Any]) -> None:

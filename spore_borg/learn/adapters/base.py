@@ -57,6 +57,13 @@ class Adapter:
         raise NotImplementedError
 
 
+def bounded(value: Any, least: int, most: int) -> int:
+    """A whole number of the settings within bounds. Raises ValueError: settings may come from a peer."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{str(value)[:40]} is no whole number from {least} to {most}")
+    return value
+
+
 def text_of(item: Item) -> str:
     """An item that must be text. Raises LearnError."""
     if not isinstance(item, str):

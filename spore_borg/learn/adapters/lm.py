@@ -15,6 +15,7 @@ from spore_borg.learn.adapters.base import (
     Feeds,
     Outputs,
     Runner,
+    bounded,
     centred,
     fold,
     output,
@@ -195,7 +196,7 @@ class CharLm(CausalLm):
 
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec, assets)
-        self.window = int(spec["window"])
+        self.window = bounded(spec["window"], 1, 4_096)
 
     def ids(self, item: Item) -> list[int]:
         """An item's characters."""

@@ -17,6 +17,7 @@ from spore_borg.learn.adapters.base import (
     Adapter,
     Feeds,
     Outputs,
+    bounded,
     fold,
     output,
     tensor_of,
@@ -55,7 +56,7 @@ class TextReader(_Single):
 
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec)
-        self.height, self.width = int(spec["size"][0]), int(spec["size"][1])
+        self.height, self.width = bounded(spec["size"][0], 1, 512), bounded(spec["size"][1], 1, WIDTH_MAX)
         self.characters = assets["characters.txt"].decode().split("\n")
         self._plain = [
             1 + place for place, one in enumerate(self.characters) if len(one) == 1 and " " < one <= "~"
@@ -109,10 +110,9 @@ class Notes(_Single):
 
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec)
-        self.rate, self.window, self.overlap = (int(spec[key]) for key in ("rate_hz", "window", "overlap"))
+        self.rate, self.window = bounded(spec["rate_hz"], 8_000, 48_000), bounded(spec["window"], 2, 1 << 20)
+        self.overlap = bounded(spec["overlap"], 1, self.window - 1)
         self.names = {key: str(spec["outputs"][key]) for key in ("contour", "note", "onset")}
-        if not 0 < self.overlap < self.window <= 1 << 20 or not 8_000 <= self.rate <= 48_000:
-            raise ValueError("windows must overlap by less than their length")
 
     def batch(self, items: Sequence[Item]) -> Feeds:
         """The windows of one item; half an overlap of silence stands in front of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from spore_borg.learn.adapters.base import (
     Adapter,
     Feeds,
     Outputs,
+    bounded,
     centred,
     class_logits,
     fold,
@@ -28,6 +30,9 @@ from spore_borg.learn.items import Item
 
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_MAX = 600 * SAMPLE_RATE_HZ
+SIDE_MAX = 2_048  # pixels; this and the next two bound what settings may ask for
+FRAME_MAX = 1 << 16  # samples
+NUMBERS_MAX = 1 << 22  # of one raw item
 BINS = 16  # stretches of time into which what is compared is averaged
 ROWS_MAX = 4_000  # frames in one answer
 SILENT = 0.5  # below this share a pitch is called unvoiced
@@ -40,8 +45,8 @@ class ImageClassifier(Adapter):
 
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec)
-        self.side = (int(spec["side"][0]), int(spec["side"][1]))
-        self.channels = int(spec["channels"])
+        self.side = (bounded(spec["side"][0], 1, SIDE_MAX), bounded(spec["side"][1], 1, SIDE_MAX))
+        self.channels = bounded(spec["channels"], 1, 4)
         self._mean = torch.tensor([float(one) for one in spec["mean"]]).reshape(-1, 1, 1)
         self._deviation = torch.tensor([float(one) for one in spec["deviation"]]).reshape(-1, 1, 1)
 
@@ -108,7 +113,8 @@ class _Framed(Adapter):
 
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec)
-        self.frame, self.hop, self.before = (int(spec[key]) for key in ("frame", "hop", "before"))
+        self.frame, self.hop = bounded(spec["frame"], 1, FRAME_MAX), bounded(spec["hop"], 64, FRAME_MAX)
+        self.before, self.bins = bounded(spec["before"], 0, FRAME_MAX), bounded(spec.get("bins", 1), 1, 4_096)
 
     def feeds(self, items: Sequence[Item]) -> Iterator[tuple[range, Feeds]]:
         """One item per batch."""
@@ -134,9 +140,7 @@ class _Framed(Adapter):
         return {str(self.spec.get("input", "frames")): frames.contiguous()}
 
     def _rows(self, outputs: Outputs) -> Tensor:
-        return output(outputs, str(self.spec.get("output", "probability"))).reshape(
-            -1, int(self.spec.get("bins", 1))
-        )  # fmt: skip
+        return output(outputs, str(self.spec.get("output", "probability"))).reshape(-1, self.bins)
 
     def _pooled(self, rows: Tensor, bins: int) -> Tensor:
         """Rows [f, d] averaged over ``bins`` stretches of time: [1, bins * d]."""
@@ -229,7 +233,9 @@ class FileType(Adapter):
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec)
         keys = ("beg_size", "end_size", "block_size", "padding_token")
-        self.first, self.last, self.block, self.pad = (int(spec[key]) for key in keys)
+        self.first, self.last, self.block, self.pad = (bounded(spec[key], 0, 1 << 16) for key in keys)
+        if not self.first or not self.last or not self.block:
+            raise ValueError("beginning, end and block have a size")
 
     def batch(self, items: Sequence[Item]) -> Feeds:
         """The feeds of one batch."""
@@ -270,14 +276,16 @@ class Raw(Adapter):
 
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec)
-        self.sizes = [int(side) for side in spec["sizes"]]
+        self.sizes = [bounded(side, 1, NUMBERS_MAX) for side in spec["sizes"]]
+        if len(self.sizes) > 7 or math.prod(self.sizes) > NUMBERS_MAX:
+            raise ValueError(f"an item of more than {NUMBERS_MAX} numbers")
 
     def batch(self, items: Sequence[Item]) -> Feeds:
         """The feeds of one batch: [b, …]; fewer numbers are filled with zeros, more are cut."""
         return {str(self.spec["input"]): torch.stack([self._row(item) for item in items])}
 
     def _row(self, item: Item) -> Tensor:
-        count = int(np.prod(self.sizes))
+        count = math.prod(self.sizes)
         if isinstance(item, Tensor):
             value = item.float().flatten()
         elif isinstance(item, bytes) and len(item) == 4 * count:

@@ -13,6 +13,7 @@ from spore_borg.learn.adapters.base import (
     Adapter,
     Feeds,
     Outputs,
+    bounded,
     centred,
     fold,
     label_of,
@@ -23,6 +24,7 @@ from spore_borg.learn.adapters.base import (
 from spore_borg.learn.adapters.tokens import tokenizer
 from spore_borg.learn.items import Item
 
+TOKENS_MAX = 4_096  # what settings may ask for
 ROUND = 8  # batches are padded to a multiple of this many tokens
 
 
@@ -32,16 +34,16 @@ class TextAdapter(Adapter):
     def __init__(self, spec: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
         super().__init__(spec)
         self.tokens = tokenizer(spec["tokenizer"], assets)
-        self.limit = int(spec.get("tokens_max", 256))
+        self.limit = bounded(spec.get("tokens_max", 256), 1, TOKENS_MAX)
         offset = spec.get("position_offset")
-        self._offset = None if offset is None else int(offset)
+        self._offset = None if offset is None else bounded(offset, 0, TOKENS_MAX)
 
     def ids(self, item: Item) -> list[int]:
         """An item's tokens, cut to the model's limit; the last one, which closes a text, stays."""
         found = self.tokens.encode(text_of(item))
         rows = self.spec.get("rows")
         if rows is not None:
-            found = [min(place, int(rows) - 1) for place in found]
+            found = [min(place, bounded(rows, 1, 1 << 24) - 1) for place in found]
         if len(found) > self.limit:
             found = [*found[: self.limit - 1], found[-1]]
         return found
