@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from spore_borg.cli import control
 from spore_borg.cli import frame as cli
 
 LOOK_S = 0.5
+ALIVE_S = 10.0  # between two looks whether the node still runs
 RULES = ("few-spike/1", "rate/1")
 
 
@@ -68,7 +70,7 @@ def command(
         cli.output(frame, value_of(request), lambda _: "No node runs here: kept for the next `borg run`.")
         return
     control.call(frame.home, "absorb")
-    request = follow(requests, request)
+    request = follow(frame, requests, request)
     verdict = (
         await_verdict(frame, request.cid) if wait and request.cid and request.stage == "published" else None
     )
@@ -88,9 +90,9 @@ def located(source: str) -> str:
     return source
 
 
-def follow(requests: Any, request: Any) -> Any:
-    """Tell every change of a request on stderr until it is over."""
-    told = ""
+def follow(frame: cli.Frame, requests: Any, request: Any) -> Any:
+    """Tell every change of a request on stderr until it is over, or the node has stopped."""
+    told, looked_s = "", time.monotonic()
     while True:
         now = requests.get(request.id) or request
         if now.over:
@@ -99,6 +101,10 @@ def follow(requests: Any, request: Any) -> Any:
         if text != told:
             told = text
             cli.note(text)
+        if time.monotonic() - looked_s > ALIVE_S:
+            looked_s = time.monotonic()
+            if control.running(frame.home) is None:
+                return replace(now, text="The node has stopped; the next `borg run` goes on with this.")
         time.sleep(LOOK_S)
 
 
