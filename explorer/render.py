@@ -37,6 +37,8 @@ PSI_NAMES = {
     "learning": "Learning",
 }
 
+TABLES_ALONE = ("experiments", "steps", "evidence", "rounds", "ledger")  # tables that are no page's
+
 
 def query(path: str, **params: object) -> str:
     """An address with those parameters that have a value (in templates, ``class_`` is ``class``)."""
@@ -198,6 +200,7 @@ def environment() -> Environment:
         axes=("experiment", "time", "cost"),
         verdicts=show.VERDICTS,
         outcomes=show.OUTCOMES,
+        tables=TABLES_ALONE,
     )
     return env
 

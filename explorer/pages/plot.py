@@ -172,7 +172,7 @@ def window(since: str | None, until: str | None) -> Window:
     """A part of the axis from ``?from=`` and ``?to=``.
 
     Raises:
-        UsageError: they are not whole numbers, or the first is not the smaller one.
+        UsageError: they are not whole numbers.
     """
     ends: list[int | None] = []
     for name, text in (("from", since), ("to", until)):
@@ -181,7 +181,10 @@ def window(since: str | None, until: str | None) -> Window:
         ends.append(int(text) if text else None)
     low, high = ends
     if low is not None and high is not None and low >= high:
-        raise UsageError(detail="?from= must be less than ?to=.")
+        low, high = (
+            min(low, high),
+            max(low, high) + (low == high),
+        )  # given the wrong way round: what is meant is clear
     return Window(low, high)
 
 

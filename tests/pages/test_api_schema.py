@@ -18,7 +18,7 @@ import pytest
 from tests.pages.conftest import Client
 
 SEED = 20_260
-FEW, MANY = 3, 60
+FEW, MANY = 2, 60
 Homes = Callable[[str], Path]
 
 

@@ -178,8 +178,8 @@ def test_ids_are_checked_before_use(client: Callable[[str], Client]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/?x=up", "/?from=x", "/?to=-1", "/?from=9&to=9",
-     "/plot.svg?from=9&to=3", "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
+    ["/?x=up", "/?from=x", "/?to=-1",
+     "/records?before=-1", "/records?before=9e9", "/records?verdict=maybe", "/records?kind=x",
      "/compare?a=x", "/compare?b=b" + "a" * 58,
      "/dag?view=x", "/dag?cid=x", "/dag?before=x", "/dag?view=spine&task=x", "/dag?view=spine&class=x",
      "/dag?cid=b" + "a" * 58, "/verify?after=1", "/mesh?after=1", "/plot.svg?x=up", "/plot.svg?class=x",

