@@ -179,6 +179,10 @@ def test_readable_in_both_colours_and_widths(
         "/mesh",
         "/tasks",
         "/api",
+        "/state",
+        "/failures",
+        "/spec/11-kinds",
+        "/licences",
     ]:
         browser.open(base + path)
         assert browser.js("return document.documentElement.scrollWidth <= innerWidth"), path
