@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from spore_borg.learn import run
+from spore_borg.learn.adapters import adapter
 from spore_borg.learn.graph import Model
 from spore_borg.learn.importers import import_model
 
@@ -390,3 +392,14 @@ TINY: dict[str, Callable[[Path], Files]] = {
     "cnn": tiny_cnn, "lstm": tiny_lstm_lm, "static": tiny_static_embedder, "audio": tiny_audio, "pitch": tiny_pitch,
     "onnx": tiny_onnx,
 }  # fmt: skip
+
+
+def forward(model: Model, items: list[object]) -> tuple[Tensors, Tensors]:
+    """Feeds and outputs of the first batch."""
+    feeds = next(adapter(model.adapter, model.assets).feeds(items))[1]  # type: ignore[arg-type]
+    return feeds, run.run(model.graph, model.weights, feeds)
+
+
+def close(got: torch.Tensor, want: torch.Tensor) -> None:
+    assert got.shape == want.shape
+    assert torch.allclose(got, want, atol=2e-4, rtol=1e-4), float((got - want).abs().max())
