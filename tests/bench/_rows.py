@@ -128,6 +128,21 @@ ROWS: dict[str, Row] = {
     "merge_ties_over_trimmed": Row(
         "mergekit's TIES against `trimmed/1`", "ratio of CPU", 1, True, "≥ 5", at_least(5),
     ),
+    "infer_events_10": Row(
+        "spiking product 1,536², batch 1, 10 % of inputs active: events against torch fp32", "times faster", 2, True,
+    ),
+    "infer_events_10_one": Row(
+        "the same with one threshold for the layer", "times faster", 2, True, "≥ 3", at_least(3),
+    ),
+    "infer_events_10_one_int8": Row("the same against torch int8 (dynamic)", "times faster", 2, True),
+    "infer_events_10_int8": Row("threshold per channel, against torch int8 (dynamic)", "times faster", 1, True),
+    "infer_events_50": Row("50 % active: events against torch fp32", "times faster", 2, True),
+    "infer_events_50_int8": Row("the same against torch int8 (dynamic)", "times faster", 2, True),
+    "infer_dense_50": Row("50 % active: our exact dense path against torch fp32", "times faster", 2, True),
+    "infer_events_csr": Row("95 % of weights zero, 50 % active: CSR against torch fp32", "times faster", 1, True),
+    "infer_events_csr_int8": Row("the same against torch int8 (dynamic)", "times faster", 1, True),
+    "infer_int8": Row("for comparison: torch int8 (dynamic) against torch fp32", "times faster", 1, True),
+    "infer_block": Row("transformer block as spikes, layer by layer, against fp32", "ratio of CPU", 1),
     "help_ratio": Row("`borg --help` against a bare click program", "ratio of CPU", 2, False, "≤ 1.5", at_most(1.5)),
 }  # fmt: skip
 

@@ -3,7 +3,8 @@
 Both codes are signed: the sign of a spike is that of the value. With a threshold s per channel a value x is held as
 ``s * k``, k a whole number of at most ``levels`` in size, and k = sign(x) * min(levels, floor(|x| / s + 1/2)).
 
-- ``few-spike/1``: T time steps; a spike at step t weighs 2^(T-1-t); levels = 2^T - 1; |k| costs
+- ``few-spike/1``: T time steps; a spike at step t weighs 2^(T-1-t); levels = 2^T - 1;
+  |k| costs
   popcount(|k|) spikes.
 - ``rate/1``: T time steps of an integrate-and-fire neuron with soft reset; every spike weighs 1; levels = T; |k| spikes.
 
