@@ -62,10 +62,8 @@ class TensorFile:
         dtype, _, begin = self._specs[name]
         kind, width = _DTYPES[dtype]
         raw = torch.empty((stop - start) * width, dtype=torch.uint8)
-        if (
-            raw.numel()
-            and os.preadv(self._file.fileno(), [raw.numpy()], begin + start * width) != raw.numel()
-        ):
+        into: Any = raw.numpy()
+        if len(into) and os.preadv(self._file.fileno(), [into], begin + start * width) != len(into):
             raise LearnError(f"{self.path.name} ends in the middle of {name[:80]!r}; fetch it again.")
         return raw.view(kind).to(torch.float32)
 
