@@ -2,10 +2,10 @@
 
 One product of 1,536 inputs with 1,536 outputs, batch 1, one thread, in four forms in turn in one process: torch fp32,
 torch int8 (dynamic quantisation), ours driven by events, ours dense. At 10 % and 50 % active inputs (few-spike code,
-5 steps, a threshold per channel; at 10 % also one for the layer), and with 95 % of the weights zero. CPU time of ``--calls`` calls, ``--repeats`` times; codes are made
-beforehand, as the layer before hands them over. Beside each ratio of time stands the number of additions per
-multiply-add that it replaces (SynOps/MAC): a few-spike code costs at least one addition for each active input, so the
-gain is in the weights that are not read, not in fewer operations.
+5 steps, a threshold per channel; at 10 % also one threshold for the layer), and with 95 % of the weights zero. CPU time
+of ``--calls`` calls, ``--repeats`` times; codes are made beforehand, as the layer before hands them over. Beside each
+ratio of time stands the number of additions per multiply-add that it replaces (SynOps/MAC): a few-spike code costs at
+least one addition for each active input, so the gain is in the weights that are not read, not in fewer operations.
 
 Also one transformer block of 384 channels as spikes, layer by layer, against the same block in fp32: that is what the
 simulation of a spiking network costs on a processor made for dense products, and it is more, not less.

@@ -24,6 +24,8 @@ MARGIN = 1.25  # function neurons are fine enough to reach beyond what calibrati
 OFFSET_GAIN = (
     0.8  # an offset must bring the squared error of a channel below this share to be worth its spikes
 )
+GROWTH = 4.0  # 64 rows: half as wide again; 10,000 rows: 4 %
+QUIET = 0.25
 SMALL = 1e-8
 FEEDS_MAX = 4_096
 
@@ -206,7 +208,7 @@ def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshol
 
     Two-base inputs (norms, functions) take the largest value with a margin instead.
     """
-    low, high = sample.low, sample.high
+    low, high = expected(sample)
     largest = torch.maximum(low.abs(), high.abs())
     if place.family in ("norm", "function"):
         s = torch.clamp(largest * (MARGIN / code.fine_levels), min=SMALL)
@@ -225,6 +227,17 @@ def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshol
         return Threshold(s.reshape(sample.shape))
     z = torch.where(chosen, z, torch.zeros_like(z))
     return Threshold(torch.where(chosen, s_off, s).reshape(sample.shape), z.reshape(sample.shape))
+
+
+def expected(sample: Sample) -> tuple[Tensor, Tensor]:
+    """(low, high) per channel that other items may reach: what was seen, wider the fewer rows were seen.
+
+    A channel that was quiet in calibration is not taken to stay so: it gets a quarter of the middle channel's reach.
+    """
+    middle = (sample.high + sample.low) / 2
+    half = (sample.high - sample.low) / 2 * (1 + GROWTH / max(sample.seen, 1) ** 0.5)
+    half = torch.maximum(half, QUIET * half.median())
+    return middle - half, middle + half
 
 
 def shares(code: Code) -> list[float]:

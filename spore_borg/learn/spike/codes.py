@@ -3,10 +3,10 @@
 Both codes are signed: the sign of a spike is that of the value. With a threshold s per channel a value x is held as
 ``s * k``, k a whole number of at most ``levels`` in size, and k = sign(x) * min(levels, floor(|x| / s + 1/2)).
 
-- ``few-spike/1``: T time steps; a spike at step t weighs 2^(T-1-t); levels = 2^T - 1;
-  |k| costs
-  popcount(|k|) spikes.
-- ``rate/1``: T time steps of an integrate-and-fire neuron with soft reset; every spike weighs 1; levels = T; |k| spikes.
+- ``few-spike/1``: T time steps; a spike at step t weighs 2^(T-1-t); levels = 2^T - 1; |k| costs as many spikes as
+  it has bits set.
+- ``rate/1``: T time steps of an integrate-and-fire neuron with soft reset; every spike weighs 1; levels = T; |k|
+  costs |k| spikes.
 
 Layer-synchronously a spiking layer therefore computes what the integer quantised layer computes, bit for bit:
 ``tests/learn/test_codes.py`` runs the neurons step by step against the quantisers.

@@ -136,7 +136,7 @@ def snapped(s: Tensor) -> tuple[float, Tensor]:
     largest = float(s.max())
     quantum = 2.0 ** (math.ceil(math.log2(largest)) - MANTISSA_BITS)
     units = torch.clamp(torch.round(s.to(torch.float64) / quantum), min=1).to(torch.int64)
-    common = math.gcd(*units.unique().tolist())
+    common = math.gcd(*set(units.tolist()))
     return quantum * common, units // common
 
 

@@ -21,7 +21,7 @@ from spore_borg.learn.errors import ShardError
 from spore_borg.learn.graph import Model
 from spore_borg.learn.run import run
 from spore_borg.learn.shard import Shard
-from spore_borg.learn.spike.calibrate import Feeds, Sample, Threshold, collect
+from spore_borg.learn.spike.calibrate import Feeds, Sample, Threshold, collect, expected
 from spore_borg.learn.spike.codes import Code
 from spore_borg.learn.spike.convert import Maker, thresholds_of, write
 from spore_borg.learn.spike.ops import Spiking
@@ -86,7 +86,8 @@ def _tunable(place: Place, key: str) -> bool:
 
 def least(sample: Sample, before: Threshold, code: Code, beta: float = BETA) -> Threshold:
     """The threshold of least free energy on the grid around the one before, per channel."""
-    rows = torch.cat([*sample.rows, sample.low[None], sample.high[None]])
+    low, high = expected(sample)
+    rows = torch.cat([*sample.rows, low[None], high[None]])
     z = before.z.reshape(-1) if before.z is not None else torch.zeros(rows.shape[1])
     s = before.s.reshape(-1)
     centred = rows - z
