@@ -90,16 +90,20 @@ def least(sample: Sample, before: Threshold, code: Code, beta: float = BETA) -> 
     rows = torch.cat([*sample.rows, low[None], high[None]])
     z = before.z.reshape(-1) if before.z is not None else torch.zeros(rows.shape[1])
     s = before.s.reshape(-1)
-    centred = rows - z
+    median = rows.median(0).values
     variance = torch.clamp(rows.var(0, unbiased=False), min=1e-12)
-    best, lowest = s, torch.full_like(s, float("inf"))
+    best, offset, lowest = s, z, torch.full_like(s, float("inf"))
     for factor in GRID:
         trial = s * factor
-        k = code.quantise(centred, trial)
-        energy = (k * trial - centred).square().mean(0) / variance + beta * code.spikes(k).mean(0)
+        # An offset stays where the median of the channel lies on the grid, as calibration put it.
+        shift = torch.where(z == 0, z, median - trial * torch.round((median - z) / trial))
+        k = code.quantise(rows - shift, trial)
+        energy = (k * trial + shift - rows).square().mean(0) / variance + beta * code.spikes(k).mean(0)
         better = energy < lowest
         best, lowest = torch.where(better, trial, best), torch.where(better, energy, lowest)
-    return Threshold(best.reshape(before.s.shape), before.z)
+        offset = torch.where(better, shift, offset)
+    found = None if before.z is None else offset.reshape(before.z.shape)
+    return Threshold(best.reshape(before.s.shape), found)
 
 
 def _error(
@@ -113,9 +117,10 @@ def _error(
     for one, dense in zip(feeds, wanted, strict=True):
         spiking = Spiking(base, thresholds=thresholds)
         outputs = run(base.graph, base.weights(), one, ops=spiking.table())
-        for name, expected in dense.items():
-            if expected.is_floating_point() and expected.dim():
-                a, b = expected.reshape(-1, expected.shape[-1]), outputs[name].reshape(-1, expected.shape[-1])
+        for name, wanted_output in dense.items():
+            if wanted_output.is_floating_point() and wanted_output.dim():
+                width = wanted_output.shape[-1]
+                a, b = wanted_output.reshape(-1, width), outputs[name].reshape(-1, width)
                 similar = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1)
                 if a.shape[-1] == 1:  # the cosine of single numbers says nothing of their size
                     similar = 1 - (a - b).abs().double().reshape(-1)
