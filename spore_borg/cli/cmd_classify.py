@@ -97,12 +97,19 @@ def record(scratch: Path, seconds: float) -> asking.Item:
 
 
 def render(value: dict[str, Any]) -> str:
-    """One table of classes for each item, and who answered."""
+    """One table of classes for each item: what the models say together, or each by itself where they differ."""
     parts = []
     for row in value["items"]:
-        classes = [
-            (cli.one_line(str(entry["label"])), f"{entry['probability']:.3f}") for entry in row["labels"]
-        ]
         head = f"{asking.label(row['item'])} (by {asking.spoke(row['models'])})"
-        parts.append(f"{head}\n{cli.table(['class', 'probability>'], classes)}")
+        known = {frozenset(entry["label"] for entry in model["labels"]) for model in row["models"]}
+        if len(known) == 1:
+            table = cli.table(["class", "probability>"], map(_line, row["labels"]))
+        else:
+            lines = [(model["name"], *_line(entry)) for model in row["models"] for entry in model["labels"]]
+            table = cli.table(["model", "class", "probability>"], lines)
+        parts.append(f"{head}\n{table}")
     return "\n\n".join(parts)
+
+
+def _line(entry: dict[str, Any]) -> tuple[str, str]:
+    return cli.one_line(str(entry["label"])), f"{entry['probability']:.3f}"

@@ -22,11 +22,13 @@ from spore_borg.learn.adapters import Adapter, adapter
 from spore_borg.learn.adapters.base import ANSWERS_MAX
 from spore_borg.learn.adapters.lm import CausalLm
 from spore_borg.learn.errors import LearnError
-from spore_borg.learn.graph import HEADS
+from spore_borg.learn.graph import HEADS, Weights
+from spore_borg.learn.run import run
 from spore_borg.learn.shard import Shard, open_shard
-from spore_borg.learn.spike.run import run_spiking
+from spore_borg.learn.spike.ops import Spiking
 
-OPEN_MAX = 8  # models kept in memory at once
+OPEN_MAX = 8  # models kept open at once
+KEPT_NUMBERS_MAX = 100_000_000  # a larger model is read from the disk anew for each batch
 ITEMS_MAX = 1_024  # items of one question
 TOP = 5
 
@@ -45,13 +47,38 @@ class Voice:
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
+class _KeptWeights:
+    """Weights that stay in memory as float32 after their first use: a question comes seldom alone."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def names(self) -> list[str]:
+        return self._weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._weights.shape(name)
+
+    def load(self, name: str) -> torch.Tensor:
+        if name not in self._kept:
+            self._kept[name] = self._weights.load(name)
+        return self._kept[name]
+
+
 class _Open:
-    shard: Shard
-    adapter: Adapter
+    """An opened shard, its adapter, and what of it stays in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.shard: Shard = open_shard(path)
+        self.adapter: Adapter = adapter(self.shard.adapter, self.shard.model().assets)
+        small = self.shard.info.params_count <= KEPT_NUMBERS_MAX
+        self._weights: Weights = _KeptWeights(self.shard.weights()) if small else self.shard.weights()
+        self._ops = Spiking(self.shard).table()  # keeps the thresholds
 
     def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return run_spiking(self.shard, feeds)
+        """The graph's outputs, by spikes. Raises GraphError or ShardError."""
+        return run(self.shard.graph, self._weights, feeds, ops=self._ops)
 
 
 class Bank:
@@ -64,8 +91,7 @@ class Bank:
         """An opened shard. Raises ShardError."""
         found = self._open.pop(path, None)
         if found is None:
-            shard = open_shard(path)
-            found = _Open(shard, adapter(shard.adapter, shard.model().assets))
+            found = _Open(path)
         self._open[path] = found
         while len(self._open) > OPEN_MAX:
             self._open.popitem(last=False)
@@ -164,6 +190,10 @@ def _labelled(said: Answer) -> Answer:
             (frame["label"] for frame in said.get("frames", ()) if frame["label"] != "none"), "active"
         )
         return {**rest, "labels": [{"label": label, "probability": said["share"]}]}
+    if "hz" in said:
+        sure = [frame["probability"] for frame in said["frames"] if frame["label"] == "voiced"]
+        label = "unvoiced" if said["hz"] is None else f"{said['hz']:.1f} Hz"
+        return {**rest, "labels": [{"label": label, "probability": sum(sure) / len(sure) if sure else 0.0}]}
     return {**rest, "labels": said.get("labels", [])}
 
 
