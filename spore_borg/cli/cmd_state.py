@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,12 +18,30 @@ MEMBER = {0: "no", 1: "yes", 2: "solo"}
 
 @cli.command("state")
 @click.option("--all", "every", is_flag=True, help="Also what did not join, or waits for its verdict.")
-def command(frame: cli.Frame, every: bool) -> None:
+@click.option(
+    "--fetch",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the shards of the state to DIR; spore_borg.load(DIR) answers from it, without a node.",
+)
+def command(frame: cli.Frame, every: bool, fetch: Path | None) -> None:
     """The absorbed models that this mesh answers with: fidelity, gain on the probes, verdict.
 
     `solo`: only its author's word, since nobody else is in the mesh to verify it.
     """
+    if fetch is not None:
+        from spore_borg.node import state_bundle
+
+        cli.output(frame, state_bundle.fetch(frame.home, fetch), render_fetched)
+        return
     cli.output(frame, value_of(frame, every), render)
+
+
+def render_fetched(value: dict[str, Any]) -> str:
+    """What was written, and how to use it."""
+    names = [f"  {model['name']} ({model['head']}, {model['modality']})" for model in value["models"]]
+    use = f"Use it in Python: spore_borg.load({value['dir']!r}).embed([…])"
+    return "\n".join([value["dir"], *map(cli.one_line, names), use])
 
 
 def value_of(frame: cli.Frame, every: bool) -> dict[str, Any]:
