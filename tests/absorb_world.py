@@ -104,7 +104,8 @@ class AbsorbWorld(World):
         if lie == "fidelity":
             shard.claimed = tuple(n // 2 for n in true[:16]) + true[16:]
         if lie == "bias":
-            shard.claimed = true[:32] + tuple(n - TOLERANCE for n in true[32:48]) + true[48:]
+            least = view.tasks[self.absorbing].tolerance
+            shard.claimed = true[:32] + tuple(n - least for n in true[32:48]) + true[48:]
         if lie == "probes":
             shard.claimed = true[:32] + tuple(n * 3 // 4 for n in true[32:48]) + true[48:]
         seed = absorber.salt_seed(shard.params, ())

@@ -1,4 +1,4 @@
-"""Write spec/vectors/records/ from fixed seeds; ``--check`` compares instead and writes nothing.
+"""Write spec/vectors/records/ and spec/vectors/gate/ from fixed seeds; ``--check`` compares instead and writes nothing.
 
 The vectors are for other implementations: each file says what its bytes are and what must come out.
 Run: ``python tools/gen_vectors.py [--check]``. Exit status: 0 done, 1 the files differ.
@@ -23,6 +23,7 @@ from spore_borg.limits import FUTURE_EPOCHS_MAX  # noqa: E402 - as above
 from spore_borg.records import admit, canonical, envelope, keys, merkle, onion  # noqa: E402 - as above
 from spore_borg.records.cid import Cid  # noqa: E402 - as above
 from spore_borg.records.reasons import Refused  # noqa: E402 - as above
+from spore_borg.views import gate  # noqa: E402 - as above
 
 OUT = ROOT / "spec" / "vectors" / "records"
 Json = Any
@@ -250,6 +251,40 @@ def commitment_vectors() -> Json:
     }
 
 
+LEVEL = 1_000_000_000  # of a block's loss
+GATE: list[tuple[str, list[int], list[int], str]] = [  # name, before, before - after, word
+    ("equal blocks", [LEVEL] * 8, [0] * 8, "even"),
+    ("no losses at all", [0] * 8, [0] * 8, "even"),
+    ("no pairs", [], [], "unknown"),
+    ("three pairs", [900] * 3, [9] * 3, "unknown"),
+    ("four pairs, a hundredth", [900] * 4, [9] * 4, "better"),
+    ("all better by the same", [100] * 8, [5] * 8, "better"),
+    ("all worse by the same", [100] * 8, [-5] * 8, "worse"),
+    ("t is exactly 2", [100] * 4, [-1, 3, 3, 3], "even"),
+    ("noise", [1000] * 8, [100, -90, 80, -70, 60, -50, 40, -30], "even"),
+    ("clear of the noise", [1000] * 8, [100, 90, 110, 95, 105, 99, 101, 98], "better"),
+    ("worse beyond the noise", [1000] * 8, [-100, -90, -110, -95, -105, -99, -101, -98], "worse"),
+    ("steady, exactly a hundredth", [LEVEL] * 16, [LEVEL // 100] * 16, "better"),
+    ("steady, a little less than a hundredth", [LEVEL] * 16, [LEVEL // 100] * 15 + [LEVEL // 100 - 1], "even"),
+    ("a hundredth of all pairs, not of each", [LEVEL, LEVEL // 10] * 4, [LEVEL // 100, LEVEL // 1000] * 4, "better"),
+    ("what a copy gains", [LEVEL] * 16, [6_000_000, 5_900_000] * 8, "even"),
+    ("steady, exactly a thousandth worse", [LEVEL] * 16, [-LEVEL // 1000] * 16, "worse"),
+    ("steady, a little less than a thousandth worse", [LEVEL] * 16,
+     [-LEVEL // 1000] * 15 + [1 - LEVEL // 1000], "even"),
+    ("large", [9 * 10**17] * 4, [4 * 10**17, 3 * 10**17, 5 * 10**17, 4 * 10**17], "better"),
+]  # fmt: skip
+
+
+def gate_vectors() -> Json:
+    """Losses of the compared pairs of one probe, and the word of the gate."""
+    found = []
+    for name, before, gain, word in GATE:
+        after = [loss - less for loss, less in zip(before, gain, strict=True)]
+        _expect(name, gate.weigh(0, name, before, after).word, word)
+        found.append({"name": name, "before": before, "after": after, "word": word})
+    return found
+
+
 FILES: dict[str, Callable[[], Json]] = {
     "canonical.json": canonical_vectors,
     "valid.json": valid_vectors,
@@ -257,6 +292,7 @@ FILES: dict[str, Callable[[], Json]] = {
     "context.json": context_vectors,
     "signatures.json": signature_vectors,
     "commitments.json": commitment_vectors,
+    "../gate/gate.json": gate_vectors,
 }
 
 

@@ -17,6 +17,8 @@ BLOCKS = UNITS * (1 + 2 * PROBES_MAX)
 SEGMENTS = 8  # layer groups of a conversion, each redone alone
 PAIRS_MIN = 4  # with fewer pairs a probe says nothing
 T_SQUARED = 4  # |t| > 2
+GAIN_SHARE = 100  # better: by at least 1 / 100 of the losses before; copies and untrained networks gain less
+HARM_SHARE = 1_000  # worse: by at least 1 / 1000; what is less is of no account, however steady it is
 FIDELITY = "fidelity"
 
 
@@ -50,13 +52,24 @@ class Weighed:
     word: str
 
 
-def weigh(probe: int, name: str, differences: Sequence[int]) -> Weighed:
-    """Paired t test of differences against 0 at ``|t| > 2``, in squares: no root, no float."""
+def weigh(probe: int, name: str, before: Sequence[int], after: Sequence[int]) -> Weighed:
+    """Whether losses fall or rise beyond noise *and* by an amount that matters, in whole numbers: no root, no float.
+
+    Beyond noise: a paired t test at ``|t| > 2``, in squares. What matters: a hundredth of the losses before for better, a
+    thousandth for worse. With some 16 pairs t alone sees any steady trifle, such as what one more copy gives a readout.
+
+    Args:
+        before, after: the losses of the compared pairs, nano; as many of each.
+    """
+    differences = [a - b for a, b in zip(before, after, strict=True)]
     count, total = len(differences), sum(differences)
     if count < PAIRS_MIN:
         return Weighed(probe, name, count, total, "unknown")
     spread = count * sum(d * d for d in differences) - total * total
     if total * total * (count - 1) <= T_SQUARED * spread or not total:
+        return Weighed(probe, name, count, total, "even")
+    share = GAIN_SHARE if total > 0 else HARM_SHARE
+    if abs(total) * share < sum(before):
         return Weighed(probe, name, count, total, "even")
     return Weighed(probe, name, count, total, "better" if total > 0 else "worse")
 
@@ -73,16 +86,17 @@ def weigh_probes(losses: Sequence[int], covered: Iterable[int], names: Sequence[
         pairs = [unit_blocks(group, index) for index in range(UNITS)]
         if not any(losses[block] for pair in pairs for block in pair):
             continue  # a probe of another modality, or no probe
-        differences = [losses[a] - losses[b] for a, b in pairs if a in seen and b in seen]
+        whole = [(a, b) for a, b in pairs if a in seen and b in seen]
         name = names[group - 1] if group <= len(names) else f"probe {group - 1}"
-        found.append(weigh(group - 1, name, differences))
+        found.append(weigh(group - 1, name, [losses[a] for a, _ in whole], [losses[b] for _, b in whole]))
     return found
 
 
 def weigh_fidelity(base: Sequence[int], own: Sequence[int], covered: Iterable[int]) -> Weighed:
     """A refinement's fidelity against its base's."""
     seen = frozenset(covered)
-    return weigh(-1, FIDELITY, [base[block] - own[block] for block in range(UNITS) if block in seen])
+    blocks = [block for block in range(UNITS) if block in seen]
+    return weigh(-1, FIDELITY, [base[block] for block in blocks], [own[block] for block in blocks])
 
 
 def decide(weighed: Sequence[Weighed]) -> tuple[bool, str]:

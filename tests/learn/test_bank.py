@@ -17,7 +17,7 @@ from spore_borg.learn.run import MemoryWeights
 from spore_borg.learn.spike.convert import convert
 from spore_borg.learn.suite_data import Sizes
 from spore_borg.learn.suite_made import glyphs
-from tests.learn.gate_rule import word
+from spore_borg.views import gate
 
 GRAPH = Graph(
     (Port("image", "float32", (None, 1, 28, 28)),),
@@ -100,7 +100,7 @@ def test_the_bank_takes_what_helps_and_nothing_else(seed: int, opened: suite.Sui
         feeds = [one for _, one in adapter(model.adapter, model.assets).feeds(opened.calibration("image"))]
         shard = convert(model, feeds, steps=5, out=tmp_path / f"{number}.safetensors")
         losses = measure.measure(model, shard, opened, members, blocks=range(16, 48), cache_dir=tmp_path)
-        said = word(losses[:16], losses[16:])
+        said = gate.weigh(0, "digits", losses[:16], losses[16:]).word
         taken = said == "better"
         print(seed, name, said, f"{sum(losses[:16]) / 256e9:.4f} → {sum(losses[16:]) / 256e9:.4f}")
         if taken:

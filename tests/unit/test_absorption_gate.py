@@ -14,25 +14,30 @@ from spore_borg.views import bank, draw, gate
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors" / "gate" / "gate.json"
 
 
-def by_fractions(differences: list[int]) -> str:
-    count = len(differences)
+def by_fractions(before: list[int], after: list[int]) -> str:
+    count, differences = len(before), [a - b for a, b in zip(before, after, strict=True)]
     if count < gate.PAIRS_MIN:
         return "unknown"
     mean = Fraction(sum(differences), count)
     variance = sum((d - mean) ** 2 for d in differences) / (count - 1)
     if mean * mean * count <= 4 * variance:  # |t| <= 2; a constant difference other than 0 is beyond it
         return "even"
-    return "better" if mean > 0 else "worse"
+    level = Fraction(sum(before), count)
+    if mean > 0:
+        return "better" if mean >= level / 100 else "even"
+    return "worse" if -mean >= level / 1000 else "even"
 
 
 def test_the_integers_say_what_the_fractions_say(rng: random.Random) -> None:
     seen = set()
     for _ in range(2_000):
         count, shift, width = rng.randint(0, 16), rng.randint(-30, 30), rng.choice((0, 5, 40, 10**15))
-        differences = [shift + rng.randint(-width, width) for _ in range(count)]
-        said = gate.weigh(0, "p", differences)
-        assert said.word == by_fractions(differences), differences
-        assert (said.pairs, said.gain) == (count, sum(differences))
+        level = rng.choice((0, 100, 1_000, 20_000))
+        before = [10 * width + level + rng.randint(0, 9) for _ in range(count)]
+        after = [b - shift - rng.randint(-width, width) for b in before]
+        said = gate.weigh(0, "p", before, after)
+        assert said.word == by_fractions(before, after), (before, after)
+        assert (said.pairs, said.gain) == (count, sum(before) - sum(after))
         seen.add(said.word)
     assert seen == {"better", "worse", "even", "unknown"}
 
@@ -41,8 +46,21 @@ def test_vectors_of_the_gate() -> None:
     cases = json.loads(VECTORS.read_text())
     assert {case["word"] for case in cases} == {"better", "worse", "even", "unknown"}
     for case in cases:
-        assert gate.weigh(0, "p", case["differences"]).word == case["word"], case["name"]
-        assert by_fractions(case["differences"]) == case["word"], case["name"]
+        assert gate.weigh(0, "p", case["before"], case["after"]).word == case["word"], case["name"]
+        assert by_fractions(case["before"], case["after"]) == case["word"], case["name"]
+
+
+@pytest.mark.parametrize(
+    ("per_mille", "word"),
+    [(10, "better"), (9, "even"), (6, "even"), (-1, "worse"), (0, "even"), (-20, "worse")],
+)
+def test_a_steady_change_counts_from_a_hundredth_for_good_and_a_thousandth_for_ill(
+    per_mille: int, word: str
+) -> None:
+    before = [10**9 + n for n in range(16)]
+    steady = gate.weigh(0, "p", before, [b - b * per_mille // 1000 - (per_mille > 0) for b in before])
+    assert steady.word == word
+    assert gate.weigh(0, "p", before, [b + 999_000 for b in before]).word == "even", "less than a thousandth"
 
 
 def test_every_block_belongs_to_one_unit() -> None:

@@ -143,14 +143,17 @@ def test_the_state_follows_from_the_text() -> None:
                 other = next(
                     r.body.losses for r in records if r.kind == "open" and str(r.body.target) == base
                 )
-                d = [other[i] - losses[i] for i in range(16) if i in seen]
+                pairs_ = [(other[i], losses[i]) for i in range(16) if i in seen]
             else:
                 at = 16 + 32 * probe
-                d = [losses[at + i] - losses[at + 16 + i] for i in range(16) if {at + i, at + 16 + i} <= seen]
+                both = [i for i in range(16) if {at + i, at + 16 + i} <= seen]
+                pairs_ = [(losses[at + i], losses[at + 16 + i]) for i in both]
+            d, level = [b - a for b, a in pairs_], sum(b for b, _ in pairs_)
             mean = Fraction(sum(d), len(d))
             variance = sum((x - mean) ** 2 for x in d) / (len(d) - 1)
             far = mean * mean * len(d) > 4 * variance
             assert (pairs, gain) == (len(d), sum(d))
+            far = far and (100 if mean > 0 else 1000) * abs(sum(d)) >= level
             assert said == ("even" if not far else "better" if mean > 0 else "worse")
     assert words == {"joined", "refused", "stale", "replaced", "removed"}
     members = sorted(bytes(by_cid[cid].cid) for cid in wanted["state"]["members"])
