@@ -95,9 +95,9 @@ OPS: dict[str, Op] = {"absorb": absorb, "measure": measure, "redo": redo}
 
 
 def _feeds(model: Model, items: Sequence[Item]) -> list[dict[str, Any]]:
-    from spore_borg.learn.adapters import adapter
+    from spore_borg.learn.calibrating import calibration_feeds
 
-    return [feeds for _, feeds in adapter(model.adapter, model.assets).feeds(items)]
+    return calibration_feeds(model, items)
 
 
 def _told(lines: list[dict[str, Any]]) -> dict[str, Any]:
