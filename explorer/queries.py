@@ -47,6 +47,8 @@ QUERIES: dict[str, str] = {
     "cids": "SELECT r.seq, r.cid FROM json_each(:seqs) j CROSS JOIN record r ON r.seq = j.value",
     # Lists of records: first which, then their rows.
     "window_records": _RECORD.format(where=""),
+    "window_telling": """SELECT seq FROM (SELECT seq, kind FROM record ORDER BY seq DESC LIMIT :scan)
+      WHERE kind <> 'seal' ORDER BY seq DESC LIMIT :window""",
     "window_records_kind": _RECORD.format(where="kind = :kind AND "),
     "window_records_author": _RECORD.format(where="author = :author AND "),
     "window_experiments": _EXPERIMENT.format(where=""),
@@ -152,6 +154,7 @@ ALLOWED: dict[str, str] = {
     "tasks": "in order of the key, at most 100",
     "classes": "a recursion of index seeks, at most 64",
     "window_records": "in order of the key, bounded by :window",
+    "window_telling": "the newest :scan records, in order of the key",
     "window_experiments": "in order of the key, bounded by :window",
     "window_search": "the full-text index walks its own postings in order of rowid",
     "rows": "the list of at most 1,000 numbers that the window gave",

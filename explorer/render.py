@@ -151,6 +151,7 @@ def environment() -> Environment:
     for name in (
         "metric",
         "gain",
+        "gain_short",
         "trust",
         "amount",
         "count",

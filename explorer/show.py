@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable
@@ -39,6 +40,14 @@ def gain(value: int | None, digits: int = 5) -> str:
     if value is None:
         return NONE
     return f"{value / NBITS:+.{digits}f}".replace("-", MINUS)
+
+
+def gain_short(value: int | None) -> str:
+    """A gain in nano-units with its sign and three digits that count: 2053690000 → +2.05, −1230000 → −0.00123."""
+    if not value:
+        return NONE if value is None else "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value) / NBITS)))
+    return f"{value / NBITS:+,.{min(9, digits)}f}".replace("-", MINUS)
 
 
 def trust(value: int | None, digits: int = 2) -> str:

@@ -54,7 +54,7 @@ def _part(name: str) -> Part | None:
     return Part(
         name=name,
         version=found["Version"],
-        licence=licence.splitlines()[0][:60] if licence else "see package",
+        licence=licence.splitlines()[0][:200] if licence else "see package",
     )
 
 

@@ -14,15 +14,19 @@ from explorer.pages.common import (
     choose_task,
     frame,
     live_values,
+    number,
     rows_of,
     running,
     task_briefs,
 )
 from explorer.pages.plot import AXES, Plot, Step, plot, steps_of, window
+from explorer.pages.state import Shard, shard
 from explorer.values import Page, RecordRow
 from spore_borg.errors import NotFound, UsageError
 
 NEWEST = 12  # records listed
+ABSORBED = 8  # absorbed models listed
+SCAN = 1_000  # records among which those are sought that are no seals
 DAY_MS = 86_400_000
 
 
@@ -54,6 +58,8 @@ class OverviewPage(Page):
     change_since: str  # "day" or "first"
     running: Running | None
     newest: tuple[RecordRow, ...]
+    absorbed: tuple[Shard, ...]  # the newest absorbed models
+    members: int  # absorbed models in the state
 
 
 def class_tabs(db: Db, task: TaskBrief) -> tuple[ClassTab, ...]:
@@ -104,6 +110,7 @@ def overview(
         raise UsageError(detail=f"?x= must be one of {', '.join(AXES)}.")
     part = window(since, until)
     at = frame(db)
+    meta = {row["key"]: row["value"] for row in db.all("meta")}
     run = running(live_values(db))
     briefs = task_briefs(db)
     chosen = choose_task(briefs, task, run)
@@ -119,7 +126,7 @@ def overview(
     lower = chosen is None or not chosen.direction.startswith(("max", "higher"))
     seqs = [row["seq"] for row in db.all("window_experiments", before=LAST, window=NEWEST)]
     if not seqs:
-        seqs = [row["seq"] for row in db.all("window_records", before=LAST, window=NEWEST)]
+        seqs = [row["seq"] for row in db.all("window_telling", scan=SCAN, window=NEWEST)]
     day_ago = at.round - DAY_MS // at.epoch_ms if at.round is not None and at.epoch_ms else None
     change, word = _change(steps, day_ago, lower) if last else (None, "first")
     return OverviewPage(
@@ -137,4 +144,6 @@ def overview(
         change_since=word,
         running=run,
         newest=rows_of(db, seqs, NEWEST),
+        absorbed=tuple(shard(row) for row in db.all("shards", before=LAST, limit=ABSORBED)),
+        members=number(meta.get("state_members")) or 0,
     )

@@ -20,7 +20,7 @@ CHILDREN_MAX = 20
 ATTESTATIONS_MAX = 100
 LEDGER_MAX = 50
 TARGETING_MAX = 20
-ABSORBED = ("absorption", "refinement")
+ABSORBED = ("absorption", "refinement", "merge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ class RecordPage(Page):
     name: ClassVar[str] = "record"
     record: RecordRow
     experiment: Experiment | None
-    absorption: Absorption | None  # also of a refinement
+    absorption: Absorption | None  # also of a refinement or merge
     ledger: tuple[Entry, ...]
     targeting: tuple[RecordRow, ...]  # records that name this one as their target
     signed: Signed | None  # None: the log is not here

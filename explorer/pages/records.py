@@ -10,14 +10,12 @@ from explorer.db import Db
 from explorer.pages.common import LAST, TEXT_MAX, TaskBrief, before_of, frame, rows_of, task_briefs
 from explorer.values import Page, RecordRow
 from spore_borg.errors import UsageError
+from spore_borg.records import bodies
 
 PAGE_ROWS = 50
 SCAN_MAX = 1_000  # records looked at for one page when several filters apply together
 SEARCH_WORDS_MAX = 8
-KINDS = (
-    "experiment", "task", "seal", "join", "invite", "profile", "announce", "attest_commit", "open", "attest_reveal",
-    "trace", "trace_states", "intent", "genesis",
-)  # fmt: skip
+KINDS = ("experiment", *(kind for kind in sorted(bodies.KINDS) if kind != "experiment"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

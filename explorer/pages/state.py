@@ -35,7 +35,7 @@ class Shard:
 
     seq: int
     cid: str
-    kind: str  # absorption or refinement
+    kind: str  # absorption, refinement or merge
     name: str
     head: str
     modality: str

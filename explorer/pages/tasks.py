@@ -24,6 +24,7 @@ class TaskFull:
     evaluator: str
     author: str
     classes: tuple[ClassTab, ...]
+    probes: tuple[str, ...]  # of a task of absorption: what the gate asks
     body: dict[str, object]
 
 
@@ -35,11 +36,18 @@ class TasksPage(Page):
     tasks: tuple[TaskFull, ...]
 
 
+def _probes(body: dict[str, object]) -> tuple[str, ...]:
+    spec = body.get("spec")
+    said = spec.get("probes") if isinstance(spec, dict) else None
+    return tuple(name for name in said.split(",") if name) if isinstance(said, str) else ()
+
+
 def tasks(db: Db) -> TasksPage:
     """Build the page of tasks."""
     out = []
     for row in db.all("tasks"):
         brief = task_brief(row)
+        body = loads_dict(row["body"])
         out.append(
             TaskFull(
                 brief=brief,
@@ -51,7 +59,8 @@ def tasks(db: Db) -> TasksPage:
                 evaluator=row["evaluator"],
                 author=row["author"],
                 classes=class_tabs(db, brief),
-                body=loads_dict(row["body"]),
+                probes=_probes(body),
+                body=body,
             )
         )
     return TasksPage(frame=frame(db), tasks=tuple(sorted(out, key=lambda t: t.brief.name)))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import frame, live_values, loads_dict, loads_list, who
+from explorer.pages.common import LAST, frame, live_values, loads_dict, loads_list, who
 from explorer.values import Page, Who
 from spore_borg.errors import UsageError
 
@@ -37,9 +37,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One claim with a verdict."""
+    """One claim with a verdict. ``metric``: of the task; of an absorbed model its infidelity, nano-(1 − cosine)."""
 
     seq: int
+    kind: str  # experiment, absorption or refinement
     cid: str
     title: str
     changed: tuple[object, ...]
@@ -86,31 +87,38 @@ def _waiting(row: sqlite3.Row) -> Waiting:
     )
 
 
-def judged(db: Db, limit: int = JUDGED_ROWS) -> tuple[Judged, ...]:
-    """The newest experiments that have a verdict, newest first."""
-    found: list[sqlite3.Row] = []
-    for verdict in show.VERDICTS:
-        if verdict != "unverified":
-            found += db.all("judged", verdict=verdict, limit=limit)
-    found.sort(key=lambda row: -row["seq"])
-    return tuple(
-        Judged(
-            seq=row["seq"],
-            cid=row["cid"],
-            title=row["title"],
-            changed=tuple(loads_list(row["changed"])),
-            author=who(row),
-            hardware_class=row["class"],
-            metric=row["metric"],
-            gain=row["gain"],
-            outcome=row["outcome"],
-            verdict=row["verdict"],
-            reason=row["reason"],
-            round_settled=row["round_settled"],
-            settled=bool(row["settled"]),
-        )
-        for row in found[:limit]
+def _judged(row: sqlite3.Row, kind: str, title: str, changed: tuple[object, ...], gain: int | None) -> Judged:
+    return Judged(
+        seq=row["seq"],
+        kind=kind,
+        cid=row["cid"],
+        title=title,
+        changed=changed,
+        author=who(row),
+        hardware_class=row["class"],
+        metric=row["metric"],
+        gain=gain,
+        outcome=row["outcome"],
+        verdict=row["verdict"],
+        reason=row["reason"],
+        round_settled=row["round_settled"],
+        settled=bool(row["settled"]),
     )
+
+
+def judged(db: Db, limit: int = JUDGED_ROWS) -> tuple[Judged, ...]:
+    """The newest experiments and absorbed models that have a verdict, newest first."""
+    found = [
+        _judged(row, "experiment", row["title"], tuple(loads_list(row["changed"])), row["gain"])
+        for verdict in show.VERDICTS
+        if verdict != "unverified"
+        for row in db.all("judged", verdict=verdict, limit=limit)
+    ]
+    for row in db.all("shards", before=LAST, limit=limit):
+        if row["verdict"] not in {"", "unverified"}:
+            verb = "Refines" if row["kind"] == "refinement" else "Absorbs"
+            found.append(_judged(row, row["kind"], f"{verb} {row['name']}", (), None))
+    return tuple(sorted(found, key=lambda one: -one.seq)[:limit])
 
 
 def verify(db: Db, *, after: str | None = None) -> VerifyPage:
