@@ -94,6 +94,7 @@ def _absorptions(kind: type[bodies.Absorption], **more: st.SearchStrategy[Any]) 
     names = st.lists(st.sampled_from(_FILES), min_size=1, max_size=4, unique=True).map(sorted)
     sources = names.flatmap(lambda chosen: st.tuples(*(st.tuples(st.just(name), cids()) for name in chosen)))
     links = st.lists(cids(), max_size=6, unique=True).map(lambda found: tuple(sorted(found)))
+    sources = more.pop("sources", sources)
     return st.builds(
         kind, task=cids(), sources=sources, origin=words(300), licence=words(200), name=words(200),
         head=st.sampled_from(bodies.HEADS), modality=st.sampled_from(bodies.MODALITIES), rule=words(64),
@@ -102,6 +103,18 @@ def _absorptions(kind: type[bodies.Absorption], **more: st.SearchStrategy[Any]) 
         loss_root=octets(32), loss_sum=numbers(), state_root=octets(32), weights=cids(), params=octets(32),
         params_count=numbers(), layers=numbers(), sparsity_ppm=numbers(0, 1_000_000), cpu_ms=numbers(), **more,
     )  # fmt: skip
+
+
+def _merges() -> st.SearchStrategy[Any]:
+    inputs = st.lists(cids(), min_size=2, max_size=16, unique=True).map(lambda found: tuple(sorted(found)))
+    sources = st.tuples(st.tuples(st.just("00/a"), cids()), st.tuples(st.just("01/a"), cids()))
+
+    def with_weights(chosen: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+        weights = st.tuples(*(numbers(1, bodies.INCOME_MAX) for _ in chosen))
+        more = {"inputs": st.just(chosen), "incomes": weights, "merging": st.sampled_from(bodies.MERGINGS)}
+        return _absorptions(bodies.Merge, **{**more, "sources": sources, "base": st.none() | cids()})
+
+    return inputs.flatmap(with_weights)
 
 
 BODIES: dict[str, st.SearchStrategy[Any]] = {
@@ -132,6 +145,7 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
     "experiment": _experiments(),
     "absorption": _absorptions(bodies.Absorption),
     "refinement": _absorptions(bodies.Refinement, base=cids()),
+    "merge": _merges(),
     "retract": st.builds(bodies.Retract, target=cids(), why=words(280)),
     "announce": st.builds(bodies.Announce, target=cids()),
     "attest_commit": st.builds(

@@ -143,6 +143,11 @@ _ABSORBED: dict[str, Any] = {
     "loss_root": seed(35), "loss_sum": 55_000_000_000, "state_root": seed(36), "weights": link(69),
     "params": seed(37), "params_count": 22_713_216, "layers": 37, "sparsity_ppm": 812_000, "cpu_ms": 61_000,
 }  # fmt: skip
+_MERGED: dict[str, Any] = {
+    **_ABSORBED,
+    "sources": (("00/model.onnx", link(65, RAW)), ("01/model.onnx", link(66)), ("base/model.onnx", link(71))),
+    "operator": "merge", "inputs": tuple(sorted((link(67), link(68)))), "incomes": (8192, 1), "merging": "trimmed/1",
+}  # fmt: skip
 _CRASH = {
     **_CLAIMED, "outcome": "crashed", "error": "not finite at step 3", "bases": (), "states": (), "curve": (),
     **dict.fromkeys(("metric", "loss_root", "loss_sum", "state_root", "weights", "params")),
@@ -169,6 +174,8 @@ BODIES: list[tuple[str, bodies.Body]] = [
     ("experiment that crashed", bodies.Experiment(**_CRASH)),
     ("absorption", bodies.Absorption(**_ABSORBED)),
     ("refinement", bodies.Refinement(**{**_ABSORBED, "operator": "refine"}, base=link(70))),
+    ("merge", bodies.Merge(**_MERGED, base=link(72))),
+    ("merge without a base", bodies.Merge(**{**_MERGED, "sources": _MERGED["sources"][:2]}, base=None)),
     ("retract", bodies.Retract(target=link(70), why="its licence was read again")),
     ("announce", bodies.Announce(target=link(57))),
     ("attest_commit", bodies.AttestCommit(target=link(57), digest=seed(24), named=None)),
@@ -310,6 +317,11 @@ def _invalid_bodies() -> list[tuple[str, str, dict[str, Any]]]:
         ("absorption", "33 time steps", {"steps": 33}),
         ("absorption", "an unknown head", {"head": "oracle"}),
         ("refinement", "no base", {"base": None}),
+        ("merge", "one input", {"inputs": [link(67)], "incomes": [1]}),
+        ("merge", "inputs unsorted", {"inputs": sorted((link(67), link(68)), reverse=True)}),
+        ("merge", "an input without a weight", {"incomes": [1]}),
+        ("merge", "a weight of 0", {"incomes": [0, 1]}),
+        ("merge", "an unknown rule", {"merging": "median/1"}),
         ("retract", "a target that is text", {"target": str(link(70))}),
         ("attest_commit", "a tier of 3", {"named": [3, 0]}),
         ("open", "no losses", {"losses": []}),

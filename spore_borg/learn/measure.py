@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +161,13 @@ def _save(path: Path, features: Fixed) -> None:
 
 
 def sides(
-    shard: Shard, members: Iterable[Member], base: Member | None = None
+    shard: Shard, members: Iterable[Member], base: Member | None = None, replaced: Collection[str] = ()
 ) -> tuple[list[Shard], list[Shard]]:
     """The state's shards of this modality before and after.
 
     Args:
         base: of a refinement, the shard that it refines: before has it, after has the refined one in its place.
+        replaced: of a merge, the members whose place it takes: before has them, after does not.
     """
     modality = shard.info.modality
     others = {name: member for name, member in members if member.info.modality == modality}
@@ -174,6 +175,7 @@ def sides(
     if base is not None:
         others.pop(base[0], None)
         before[base[0]] = base[1]
+    others = {name: member for name, member in others.items() if name not in replaced}
     return [before[name] for name in sorted(before)], [*(others[name] for name in sorted(others)), shard]
 
 
@@ -185,6 +187,7 @@ def measure(
     *,
     blocks: Sequence[int] | None = None,
     base: Member | None = None,
+    replaced: Collection[str] = (),
     cache_dir: Path | None = None,
     each: Each | None = None,
 ) -> list[int]:
@@ -194,7 +197,7 @@ def measure(
         model: the dense source; only the fidelity blocks run it.
         members: the state's shards by id; those of another modality are left aside.
         blocks: which losses are wanted; None is all 240.
-        base: of a refinement, the shard that is refined.
+        base: of a refinement, the shard that is refined; replaced: of a merge, the members whose place it takes.
         cache_dir: where features are kept by digest of shard and suite.
         each: told (stage, number, of how many).
     Returns:
@@ -219,7 +222,7 @@ def measure(
                 each("fidelity", number, len(fidelity))
             items = suite.fidelity(shard.info.modality, block)
             losses[block] = infidelity(dense.vectors(items), spiking.vectors(items))
-    before, after = sides(shard, members, base)
+    before, after = sides(shard, members, base, replaced)
     kept: dict[int, Features] = {}
     for probe in probes:
         first = BLOCKS * (1 + 2 * probe.slot)

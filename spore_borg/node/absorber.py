@@ -364,7 +364,7 @@ class Absorber:
         state = policy.state_for(self.hub.view, self.hub.me, body.modality)
         try:
             async with (
-                conversions.sources(self.blob, body, out / "source") as files,
+                conversions.sources(self.blob, body.sources, out / "source") as files,
                 self.blob(body.weights) as shard,
             ):
                 extra = {

@@ -15,8 +15,9 @@ from typing import Any
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import prover
 from spore_borg.records import merkle
-from spore_borg.records.bodies import Absorption, Refinement
+from spore_borg.records.bodies import Absorption, Merge, Refinement
 from spore_borg.records.cid import Cid
+from spore_borg.views import lineage
 from spore_borg.views.draw import Probe
 from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import Claim
@@ -30,7 +31,7 @@ ZERO = bytes(32)
 
 
 @asynccontextmanager
-async def sources(blob: Blob, body: Absorption, out: Path) -> AsyncIterator[list[list[str]]]:
+async def sources(blob: Blob, named: Sequence[tuple[str, Cid]], out: Path) -> AsyncIterator[list[list[str]]]:
     """The original files under their names as ``[[name, path]]``: links into the blobs, gone afterwards.
 
     Names were checked when the record was admitted: they lead nowhere but below ``out``.
@@ -38,7 +39,7 @@ async def sources(blob: Blob, body: Absorption, out: Path) -> AsyncIterator[list
     async with AsyncExitStack() as stack:
         files = []
         try:
-            for name, cid in body.sources:
+            for name, cid in named:
                 whole = await stack.enter_async_context(blob(cid))
                 files.append([name, _linked(out / name, whole)])
             yield files
@@ -62,6 +63,17 @@ async def state_files(view: View, blob: Blob, state: Sequence[Cid], stack: Async
         assert weights is not None, "an absorption has a shard"
         found.append([str(cid), str(await stack.enter_async_context(blob(weights)))])
     return found
+
+
+def merge_job(
+    view: View, inputs: Sequence[Cid], incomes: Sequence[int], rule: str, base: Cid | None, state: Sequence[Cid],
+    folder: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """What the worker needs besides files to make one model of several; ``folder``: where their files are linked."""
+    gone = [str(cid) for cid in lineage.replaced_by(view, inputs, state)]
+    told = {"rule": rule, "incomes": list(incomes), "base": base is not None}
+    # No source lies in this folder: the names of a merge's sources begin with a number or with "base".
+    return {"merge": told, "replaced": gone, "scratch_dir": str(folder / "merged")}
 
 
 def base_claim(view: View, body: Absorption) -> Claim | None:
@@ -92,15 +104,18 @@ async def job_of(
     assert isinstance(body, Absorption), "only absorptions are converted"
     base = base_claim(view, body)
     async with AsyncExitStack() as stack:
-        files = await stack.enter_async_context(sources(blob, body, scratch))
+        against = body.state if state is None else state
+        files = await stack.enter_async_context(sources(blob, body.sources, scratch))
         suite = await stack.enter_async_context(blob(claim.task.data))
         shard = await stack.enter_async_context(blob(body.weights))
         job: dict[str, Any] = {
             "task": task_spec(claim.task), "files": files, "origin": body.origin, "licence": body.licence,
             "name": body.name, "suite_path": str(suite), "shard_path": str(shard), "rule": body.rule,
             "steps": body.steps,
-            "state": await state_files(view, blob, body.state if state is None else state, stack),
+            "state": await state_files(view, blob, against, stack),
         }  # fmt: skip
+        if isinstance(body, Merge):
+            job |= merge_job(view, body.inputs, body.incomes, body.merging, body.base, against, scratch)
         if base is not None:
             assert isinstance(base.body, Absorption), "checked when the refinement became a claim"
             whole = await stack.enter_async_context(blob(base.body.weights))

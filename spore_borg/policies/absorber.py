@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from spore_borg.policies.prover import WHY_BYTES, Run, clip
 from spore_borg.records import merkle
-from spore_borg.records.bodies import Absorption, Refinement, Task
+from spore_borg.records.bodies import Absorption, Merge, Refinement, Task
 from spore_borg.records.cid import Cid
 from spore_borg.views import gate, terms, verdicts
 from spore_borg.views.bank import JOINED, STALE
@@ -22,10 +22,20 @@ EVERY_BLOCK = range(gate.BLOCKS)
 
 
 @dataclass(frozen=True, slots=True)
+class Merging:
+    """What makes a claim a merge: see ``records.bodies.Merge``."""
+
+    inputs: tuple[Cid, ...]
+    incomes: tuple[int, ...]
+    merging: str
+    base: Cid | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The describing half of an absorption: its body without commitments and outcome.
 
-    ``base`` makes it a refinement.
+    ``base`` makes it a refinement, ``merge`` a merge.
     """
 
     sources: tuple[tuple[str, Cid], ...]
@@ -46,6 +56,7 @@ class Facts:
     sparsity_ppm: int
     cpu_ms: int
     base: Cid | None = None
+    merge: Merging | None = None
 
 
 def claim_body(
@@ -58,13 +69,17 @@ def claim_body(
         base_losses: of a refinement's base, as it opened them.
     """
     root = merkle.loss_root(run.loss_secret, list(run.losses))
-    said = {item.name: getattr(facts, item.name) for item in fields(facts) if item.name != "base"}
+    said = {
+        item.name: getattr(facts, item.name) for item in fields(facts) if item.name not in ("base", "merge")
+    }
     said["why"] = clip(facts.why, WHY_BYTES)
     common = {
         **said, "task": task_cid, "outcome": own_word(run.losses, base_losses),
         "metric": gate.infidelity(run.losses, task, facts.modality), "loss_root": root.digest, "loss_sum": root.total,
         "state_root": merkle.state_root(run.state_secret, list(run.digests)), "weights": weights, "params": run.params,
     }  # fmt: skip
+    if facts.merge is not None:
+        return Merge(**common, **asdict(facts.merge))
     return Absorption(**common) if facts.base is None else Refinement(**common, base=facts.base)
 
 
@@ -114,7 +129,8 @@ def to_refine(view: View, me: bytes, fingerprint: bytes) -> Cid | None:
     found = []
     for cid, standing in view.bank.standings.items():
         body = view.claims[cid].body
-        if standing.word == JOINED and cid not in tried and body.fingerprint == fingerprint:
+        fits = body.fingerprint == fingerprint and not isinstance(body, Merge)
+        if standing.word == JOINED and cid not in tried and fits:
             mine = (
                 view.claims[cid].author == me
             )  # one's own first; the others share what is left by their keys

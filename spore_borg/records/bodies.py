@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
-from spore_borg.limits import BLOCKS_MAX, CURVE_POINTS_MAX, SEGMENTS_MAX, SOURCES_MAX, STATE_MEMBERS_MAX
+from spore_borg.limits import (
+    BLOCKS_MAX,
+    CURVE_POINTS_MAX,
+    MERGE_INPUTS_MAX,
+    MERGE_SOURCES_MAX,
+    SEGMENTS_MAX,
+    SOURCES_MAX,
+    STATE_MEMBERS_MAX,
+)
 from spore_borg.records import shapes as s
 from spore_borg.records.cid import Cid
 from spore_borg.records.merkle import LOSS_MAX
@@ -26,6 +34,8 @@ OUTCOMES = ("kept", "discarded", "crashed")
 HEADS = ("causal_lm", "masked_lm", "embedder", "classifier", "sequence_tagger", "forecaster", "unknown")
 MODALITIES = ("text", "smiles", "image", "audio", "bytes")
 TIME_STEPS_MAX = 32  # time steps T of a spike code
+MERGINGS = ("mean/1", "trimmed/1")  # rules by which weights of one lineage become one
+INCOME_MAX = 1 << 13  # weight of one input of a merge
 
 
 def f(shape: s.Shape) -> Any:
@@ -274,6 +284,33 @@ class Refinement(Absorption):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Merge(Absorption):
+    """Accepted absorptions of one lineage as one model: their weights merged in integers, converted like any other.
+
+    ``sources`` are those of the inputs: the files of input i below ``i/`` in two digits, those of the base below
+    ``base/``. ``incomes``: the weight of each input, which follows from the view.
+    """
+
+    KIND: ClassVar[str] = "merge"
+    sources: tuple[tuple[str, Cid], ...] = f(s.many(s.row(s.text(200), s.link), MERGE_SOURCES_MAX, 2))
+    inputs: tuple[Cid, ...] = f(s.many(s.link, MERGE_INPUTS_MAX, 2))
+    incomes: tuple[int, ...] = f(s.many(s.integer(1, INCOME_MAX), MERGE_INPUTS_MAX, 2))
+    merging: str = f(s.one_of(*MERGINGS))
+    base: Cid | None = f(s.maybe(s.link))  # what all inputs were trained from; distances are measured from it
+
+    def check(self) -> None:
+        """As of an absorption; the inputs are a set with a weight each."""
+        Absorption.check(self)
+        if any(a >= b for a, b in pairwise(self.inputs)) or len(self.incomes) != len(self.inputs):
+            raise Refused("bad-body", "merge: the inputs are sorted, each once, and each has one income")
+
+    @property
+    def bases(self) -> tuple[Cid, ...]:
+        """What it builds on."""
+        return self.inputs if self.base is None else (*self.inputs, self.base)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retract(Body):
     """The author takes an absorption out of the state."""
 
@@ -375,7 +412,7 @@ class TraceStates(Body):
 KINDS: dict[str, type[Body]] = {
     kind.KIND: kind
     for kind in (
-        Genesis, Join, Invite, Profile, Seal, Task, Intent, Experiment, Absorption, Refinement, Retract, Announce,
-        AttestCommit, Open, AttestReveal, Trace, TraceStates,
+        Genesis, Join, Invite, Profile, Seal, Task, Intent, Experiment, Absorption, Refinement, Merge, Retract,
+        Announce, AttestCommit, Open, AttestReveal, Trace, TraceStates,
     )
 }  # fmt: skip

@@ -78,9 +78,32 @@ def pairs(params: Params, name: str) -> list[tuple[str, Path]]:
 
 
 def model_of(params: Params) -> Model:
-    """The model in ``files``, with the words that the record has for it: they go into the shard's metadata."""
+    """The model in ``files``, with the words that the record has for it: they go into the shard's metadata.
+
+    With ``merge`` the files are those of several models, and the model is what they give merged.
+    """
+    files = dict(pairs(params, "files"))
+    if params.get("merge") is None:
+        return _imported(params, files)
+    from spore_borg.learn.lineage import merged_model
+
+    asked = get(params, "merge", dict)
+    incomes = get(asked, "incomes", list)
+    if not all(type(weight) is int for weight in incomes):
+        raise OpError("incomes are whole numbers")
+    models = [_imported(params, _below(files, f"{number:02d}/")) for number in range(len(incomes))]
+    base = _imported(params, _below(files, "base/")) if get(asked, "base", bool, False) else None
+    scratch = Path(get(params, "scratch_dir", str))
+    return merged_model(models, incomes, get(asked, "rule", str), scratch, base)
+
+
+def _imported(params: Params, files: dict[str, Path]) -> Model:
     from spore_borg.learn.importers import import_model
 
-    files = dict(pairs(params, "files"))
     said = {name: get(params, name, str, "unknown") for name in ("origin", "licence", "name")}
     return import_model(files, origin=said["origin"], licence=said["licence"], name=said["name"])
+
+
+def _below(files: dict[str, Path], folder: str) -> dict[str, Path]:
+    """The files of one input, by the names that it gave them."""
+    return {name.removeprefix(folder): path for name, path in files.items() if name.startswith(folder)}

@@ -19,7 +19,7 @@ REPORT_BATCHES = 4  # batches of calibration items that a report compares
 
 
 def absorb(params: Params, report: Report) -> dict[str, Any]:
-    """Convert a model, or refine its shard, and measure it; see docs/internals/absorption.md for the result."""
+    """Convert a model (merged or not), or refine its shard, and measure it; docs/internals/absorption.md has the result."""
     from spore_borg.learn.shard import open_shard
     from spore_borg.learn.spike import convert as converting
     from spore_borg.learn.spike.run import report as compare
@@ -127,8 +127,9 @@ def _measured(
     if params.get("base_path") is not None:
         base = get(params, "base_cid", str), open_shard(_path(params, "base_path"))
     members = [(cid, open_shard(path)) for cid, path in pairs(params, "state")]
+    replaced = get(params, "replaced", list, [])
     found = losses_of(
-        model, shard, suite, members, blocks=blocks, base=base, cache_dir=cache,
+        model, shard, suite, members, blocks=blocks, base=base, replaced=replaced, cache_dir=cache,
         each=lambda stage, number, count: report(f"measures {stage} of", number, count),
     )  # fmt: skip
     return dict(zip(blocks, found, strict=True))

@@ -77,16 +77,17 @@ CREATE TABLE IF NOT EXISTS queue (
   drawn TEXT NOT NULL, waiting_for TEXT NOT NULL, -- JSON lists of node names
   round_deadline INTEGER, sentence TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS queue_priority ON queue(priority DESC, claim);
-CREATE TABLE IF NOT EXISTS shard (  -- every absorption and refinement; member: what the state holds
+CREATE TABLE IF NOT EXISTS shard (  -- every absorption, refinement and merge; member: what the state holds
   seq INTEGER PRIMARY KEY,  -- record.seq
-  cid TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,  -- absorption or refinement
+  cid TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,  -- absorption, refinement or merge
   task TEXT NOT NULL, class TEXT NOT NULL, author TEXT NOT NULL, epoch INTEGER NOT NULL,
   name TEXT NOT NULL, origin TEXT NOT NULL, licence TEXT NOT NULL, head TEXT NOT NULL, modality TEXT NOT NULL,
   rule TEXT NOT NULL, steps INTEGER NOT NULL,  -- spike code and its time steps T
   layers INTEGER NOT NULL, params_count INTEGER NOT NULL, sparsity_ppm INTEGER NOT NULL, cpu_ms INTEGER NOT NULL,
   metric INTEGER NOT NULL,  -- infidelity: mean nano-(1 - cosine) of an item; fidelity = 1 - metric / 1e9
   weights TEXT NOT NULL, sources TEXT NOT NULL,  -- JSON [[name, blob cid], …]
-  base TEXT, state TEXT NOT NULL,  -- JSON list of cids: members of the modality when it was measured
+  base TEXT, inputs TEXT NOT NULL,  -- JSON [[cid, weight], …] of a merge
+  state TEXT NOT NULL,  -- JSON list of cids: members of the modality when it was measured
   operator TEXT NOT NULL, why TEXT NOT NULL, outcome TEXT NOT NULL, fingerprint TEXT NOT NULL,
   verdict TEXT NOT NULL, stage TEXT NOT NULL, reason TEXT NOT NULL,  -- as in experiment
   round_ack INTEGER, round_settled INTEGER, settled INTEGER NOT NULL,

@@ -19,7 +19,7 @@ from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import usable, verify
-from spore_borg.views import draw, resume, terms, verdicts
+from spore_borg.views import draw, lineage, resume, terms, verdicts
 from spore_borg.views.bank import Bank
 from spore_borg.views.dag import Dag, Reach
 from spore_borg.views.frontier import Frontier
@@ -210,7 +210,7 @@ class View:
                 terms.take_suite(self, record)
             case "experiment":
                 self._experiment(record, round_)
-            case "absorption" | "refinement":
+            case "absorption" | "refinement" | "merge":
                 self._absorption(record, round_)
             case "retract":
                 self._retract(record)
@@ -272,13 +272,11 @@ class View:
 
     def _absorption(self, record: Record, round_: int) -> None:
         body: Absorption = record.body
-        fault = terms.absorption_fault(self, record, body)
+        fault = lineage.absorption_fault(self, record, body)
         if fault:
             self.notes[record.cid] = fault
             return
-        work = terms.work_of(body)
-        self.absorbed[work] = record.cid
-        self.measured[work] += 1
+        lineage.take_work(self, record)
         self._begin(Claim(record.cid, record, self.tasks[body.task], round_), record, round_)
 
     def _retract(self, record: Record) -> None:

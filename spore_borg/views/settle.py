@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from spore_borg.records.bodies import ONE, Absorption, Experiment, Refinement
-from spore_borg.views import gate, verdicts
+from spore_borg.views import gate, lineage, verdicts
 from spore_borg.views import reputation as rep
 from spore_borg.views.bank import JOINED, STALE
 from spore_borg.views.verdicts import Claim, Evidence
@@ -43,7 +43,9 @@ def book_verdict(view: View, claim: Claim, round_: int) -> None:
 def _book_absorption(view: View, claim: Claim, body: Absorption, round_: int) -> None:
     cid, author = claim.target.cid, claim.author
     if claim.verdict == verdicts.ACCEPTED:
-        standing = view.bank.offer(cid, author, body, round_, lambda: _weighed(view, claim, body))
+        losses, covered = _verified_losses(claim)
+        earned = lineage.income(view.ledger.trust.get(author, 0), losses, covered)
+        standing = view.bank.offer(cid, author, body, round_, lambda: _weighed(view, claim, body), earned)
         view.bank_solo.adopt(standing)  # in place of its author's word
         view.frontier_why[cid] = standing.why
         if standing.word != STALE:
@@ -52,26 +54,39 @@ def _book_absorption(view: View, claim: Claim, body: Absorption, round_: int) ->
         view.frontier_why[cid] = view.bank_solo.offer(cid, author, body, round_, None).why
 
 
-def _weighed(view: View, claim: Claim, body: Absorption) -> list[gate.Weighed]:
-    """What passing evidence shows of a claim's probes, and of a refinement's fidelity.
+def _verified_losses(claim: Claim) -> tuple[list[int], set[int]]:
+    """The losses of an accepted claim, and the blocks that passing evidence covers.
 
-    The verifiers' own numbers are weighed, not the author's, so that a bias below the tolerance moves nothing.
+    The verifiers' own numbers are taken, not the author's, so that a bias below the tolerance moves nothing.
     """
     assert claim.opening is not None, "what is accepted was opened"
-    found: dict[int, list[int]] = {}
+    found = _recomputed(claim)
+    return [found.get(block, loss) for block, loss in enumerate(claim.opening.body.losses)], set(found)
+
+
+def _weighed(view: View, claim: Claim, body: Absorption) -> list[gate.Weighed]:
+    """What passing evidence shows of a claim's probes, and of a refinement's fidelity."""
+    losses, covered = _verified_losses(claim)
+    weighed = gate.weigh_probes(losses, covered, gate.probe_names(claim.task.spec))
+    if isinstance(body, Refinement):
+        before = _recomputed(view.claims[body.base])
+        own = [before.get(block, 0) for block in range(gate.UNITS)]
+        weighed.append(gate.weigh_fidelity(own, losses, covered & before.keys()))
+    return weighed
+
+
+def _recomputed(claim: Claim) -> dict[int, int]:
+    """Block → its loss by passing evidence: of twins where they have it, else of others; the mean of several."""
+    found: dict[int, list[tuple[bool, int]]] = {}
     for item in claim.listed():
         if item.finding is not None and item.finding.word == "pass" and item.reveal is not None:
             for block, loss in item.reveal.body.losses:
-                found.setdefault(block, []).append(loss)
-    losses = list(claim.opening.body.losses)
-    for block, values in found.items():
-        losses[block] = sum(values) // len(values)
-    weighed = gate.weigh_probes(losses, found, gate.probe_names(claim.task.spec))
-    if isinstance(body, Refinement):
-        base = view.claims[body.base].opening
-        if base is not None:
-            weighed.append(gate.weigh_fidelity(base.body.losses, losses, found))
-    return weighed
+                found.setdefault(block, []).append((item.author in claim.twins, loss))
+    means = {}
+    for block, said in found.items():
+        values = [loss for twin, loss in said if twin] or [loss for _, loss in said]
+        means[block] = sum(values) // len(values)
+    return means
 
 
 def _book_experiment(view: View, claim: Claim, body: Experiment, round_: int) -> None:

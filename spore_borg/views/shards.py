@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spore_borg.records.bodies import Absorption, Refinement
+from spore_borg.records.bodies import Absorption, Merge, Refinement
 from spore_borg.records.cid import Cid
 from spore_borg.records.keys import node_name
 from spore_borg.views.bank import JOINED, Standing
@@ -19,7 +19,7 @@ CONFIRMED, SOLO = 1, 2  # the column ``member``
 
 
 def shards(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
-    """One row for each absorption and refinement."""
+    """One row for each absorption, refinement and merge."""
     for record in view.dag.records:
         body = record.body
         if not isinstance(body, Absorption) or record.cid not in seq:
@@ -34,6 +34,7 @@ def shards(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
             "sparsity_ppm": body.sparsity_ppm, "cpu_ms": body.cpu_ms, "metric": body.metric,
             "weights": str(body.weights), "sources": json.dumps([[name, str(cid)] for name, cid in body.sources]),
             "base": str(body.base) if isinstance(body, Refinement) else None,
+            "inputs": json.dumps(_inputs(body)),
             "state": json.dumps([str(cid) for cid in body.state]), "operator": body.operator, "why": body.why,
             "outcome": body.outcome, "fingerprint": body.fingerprint.hex(),
             **{name: said[name] for name in ("verdict", "stage", "reason", "round_ack", "round_settled", "settled")},
@@ -48,6 +49,13 @@ def place_of(view: View, cid: Cid) -> tuple[int, Standing | None]:
     if confirmed is not None:
         return (CONFIRMED if confirmed.word == JOINED else 0), confirmed
     return (SOLO if solo is not None and solo.word == JOINED else 0), solo
+
+
+def _inputs(body: Absorption) -> list[list[str | int]]:
+    """Of a merge, what it joins and with which weights."""
+    if not isinstance(body, Merge):
+        return []
+    return [[str(cid), weight] for cid, weight in zip(body.inputs, body.incomes, strict=True)]
 
 
 def _gain(item: Weighed) -> Row:

@@ -33,7 +33,7 @@ def _words(view: View, record: Record) -> str:
             return f"Task {body.name}: {body.metric}, {body.direction}"
         case "intent":
             return f"About to run recipe {body.recipe.hex()[:8]}"
-        case "experiment" | "absorption" | "refinement" | "retract":
+        case "experiment" | "absorption" | "refinement" | "merge" | "retract":
             return _of_work(record)
         case "announce":
             return "Asks again for verification"
@@ -58,6 +58,6 @@ def _of_work(record: Record) -> str:
         return f"{body.operator}: {body.why} ({result})"
     if record.kind == "retract":
         return f"Takes an absorption out of the state: {body.why}"
-    verb = "Absorbs" if record.kind == "absorption" else "Refines"
+    verb = {"absorption": "Absorbs", "refinement": "Refines"}.get(record.kind, "Merges")
     fidelity = show(max(0, 1_000_000_000 - body.metric))
     return f"{verb} {body.name}: {body.head}, {body.rule} with {body.steps} steps (fidelity {fidelity})"

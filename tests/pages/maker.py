@@ -188,8 +188,8 @@ class Maker:
             rule="few-spike/1", steps=8, layers=12, params_count=4_400_000, sparsity_ppm=831_000, cpu_ms=42_000,
             metric=1_234_567, weights=str(Cid.of(cid, 0x55)),
             sources=json.dumps([[file, str(Cid.of(cid, 0x55))] for file in ("config.json", "model.safetensors")]),
-            base=None, state="[]", operator="absorb", why="It answers what the state cannot.", outcome="kept",
-            fingerprint="f1" * 32, verdict="confirmed", stage="settled", reason="All drawn nodes agree.",
+            base=None, inputs="[]", state="[]", operator="absorb", why="It answers what the state cannot.",
+            outcome="kept", fingerprint="f1" * 32, verdict="confirmed", stage="settled", reason="All drawn nodes agree.",
             round_ack=epoch + 1, round_settled=epoch + 4, settled=1, member=1,
             standing="It makes genre better and nothing worse.", gains="[]",
         )  # fmt: skip
