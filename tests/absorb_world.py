@@ -55,6 +55,13 @@ def losses(seed: object, infidelity: int, gains: Mapping[int, int], flat: bool =
     return tuple(found)
 
 
+def drifted(node: SimNode, claim: Cid, block: int, loss: int) -> int:
+    """A loss as another instruction set gives it: as far off as was measured between AVX-512 and SSE 4.2."""
+    rng = random.Random(repr((node.name, claim, block)))
+    most = loss * 7 // 10 if block < gate.UNITS else 60_000
+    return max(0, loss + rng.randint(-most, most)) if loss else 0
+
+
 @dataclass
 class AbsorbWorld(World):
     """A world whose nodes absorb models as well."""
@@ -80,7 +87,8 @@ class AbsorbWorld(World):
         self, author: str, model: str, *, gains: Mapping[int, int] | None = None, infidelity: int = 5_000_000,
         lie: str = "", base: Cid | None = None, **change: Any,
     ) -> Record:  # fmt: skip
-        """Claim a toy conversion; ``lie``: weight, source, fidelity, probes, bias or metric."""
+        """Claim a toy conversion; ``lie``: weight, source, fidelity, probes, bias, metric, third (fidelity) or gross
+        (probes) by a factor of 3, or far (before and after, by as much as other hardware cannot tell)."""
         node, view = self.nodes[author], self.view()
         told = dict(change)
         true = losses(
@@ -106,6 +114,18 @@ class AbsorbWorld(World):
         if lie == "bias":
             least = view.tasks[self.absorbing].tolerance
             shard.claimed = true[:32] + tuple(n - least for n in true[32:48]) + true[48:]
+        if lie == "third":
+            shard.claimed = tuple(n // 3 for n in true[:16]) + true[16:]
+        if lie == "gross":
+            shard.claimed = true[:32] + tuple(n // 3 for n in true[32:48]) + true[48:]
+        if lie == "far":
+            off = 4_900_000
+            shard.claimed = (
+                true[:16]
+                + tuple(n + off for n in true[16:32])
+                + tuple(n - off for n in true[32:48])
+                + true[48:]
+            )
         if lie == "probes":
             shard.claimed = true[:32] + tuple(n * 3 // 4 for n in true[32:48]) + true[48:]
         seed = absorber.salt_seed(shard.params, ())
@@ -148,7 +168,10 @@ class AbsorbWorld(World):
         )  # fmt: skip
         if node.kind == "lazy":
             return prover.Found(body.params, tuple((b, 1) for b in duty.probe.blocks), segments, 1)
-        return prover.Found(body.params, tuple((b, shard.true[b]) for b in duty.probe.blocks), segments, 1)
+        far = node.fingerprint != body.fingerprint
+        losses = tuple((b, drifted(node, duty.experiment, b, shard.true[b]) if far else shard.true[b])
+                       for b in duty.probe.blocks)  # fmt: skip
+        return prover.Found(body.params, losses, segments, 1)
 
     def opening(self, node: SimNode, claim: Claim) -> bodies.Open:
         shard = self.shards.get(claim.target.cid)

@@ -55,8 +55,8 @@ class Weighed:
 def weigh(probe: int, name: str, before: Sequence[int], after: Sequence[int]) -> Weighed:
     """Whether losses fall or rise beyond noise *and* by an amount that matters, in whole numbers: no root, no float.
 
-    Beyond noise: a paired t test at ``|t| > 2``, in squares. What matters: a hundredth of the losses before for better, a
-    thousandth for worse. With some 16 pairs t alone sees any steady trifle, such as what one more copy gives a readout.
+    Beyond noise: a paired t test at ``|t| > 2``, in squares. What matters: a hundredth of the losses before for
+    better, a thousandth for worse. With some 16 pairs t alone sees any steady trifle, such as what a copy gains.
 
     Args:
         before, after: the losses of the compared pairs, nano; as many of each.

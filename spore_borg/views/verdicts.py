@@ -28,6 +28,7 @@ ROW_CLASSES = 64  # of a converted layer group: rows i ≡ n - 1 (mod 64) belong
 JURY_MIN = 2  # with fewer jurors a contradiction is a split, and a split is void
 
 ACCEPTED, REFUTED, VOID, SOLO = "accepted", "refuted", "void", "solo"
+BY_EVIDENCE = frozenset((ACCEPTED, REFUTED))
 
 
 @dataclass(slots=True)
@@ -186,11 +187,16 @@ class Claim:
             for who, item in pile.items():
                 if item.reveal is not None:
                     word = onestep.word(self.steps, item.reveal.body.steps) or ev.named_word(
-                        self.body, self.task, self.opening.body, self.named, item.reveal.body
+                        self.body,
+                        self.task,
+                        self.opening.body,
+                        self.named,
+                        item.reveal.body,
+                        who in self.twins,
                     )
                     if word:
                         words[who] = word
-        return words
+        return ev.heard(words, self.twins)
 
 
 def take_commit(claim: Claim, record: Record, round_: int) -> None:
@@ -309,7 +315,8 @@ def _after_reveal(claim: Claim, round_: int) -> None:
     for who, item in claim.evidence.items():
         probe = claim.probes.get(who) or claim.shadows.get(who)
         if item.reveal is not None and probe is not None:
-            item.finding = ev.judge(claim.body, claim.task, claim.opening.body, probe, item.reveal.body)
+            opened, twin = claim.opening.body, who in claim.twins
+            item.finding = ev.judge(claim.body, claim.task, opened, probe, item.reveal.body, twin)
     findings = [item.finding for item in listed if item.finding is not None and item.finding.word != "void"]
     if any(finding.named is not None for finding in findings):
         _next_dispute(claim, round_)

@@ -9,7 +9,7 @@ import pytest
 from spore_borg.limits import REMEASURES_MAX
 from spore_borg.policies import absorber
 from spore_borg.records import bodies
-from spore_borg.views import bank, reputation, verdicts
+from spore_borg.views import bank, evidence, gate, reputation, settle, verdicts
 from spore_borg.views.reduce import View
 from spore_borg.views.rows import tables
 from tests.absorb_world import AbsorbWorld
@@ -336,3 +336,97 @@ def test_only_what_passed_counts_for_the_gate() -> None:
     view, claim = world.absorbed("ann", "minilm", epochs=7)
     assert claim.verdict != verdicts.ACCEPTED, "one of two pieces of evidence is no quorum"
     assert view.bank.standings == {}
+
+
+def strangers(*names: str, seed: int = 1, far: tuple[str, ...]) -> AbsorbWorld:
+    """A mesh in which some nodes have another fingerprint: their numbers differ as on another instruction set."""
+    world = AbsorbWorld(seed)
+    world.populate(*names)
+    for name in far:
+        world.nodes[name].fingerprint = b"G" * 32
+        world.join(world.nodes[name], None)
+    world.absorb_task()
+    world.run(2)
+    return world
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_an_honest_author_is_accepted_by_nodes_of_another_fingerprint(seed: int) -> None:
+    world = strangers("ann", "ben", "cat", seed=seed, far=("ann",))
+    view, claim = world.absorbed("ann", "minilm", 12)
+    assert claim.verdict == verdicts.ACCEPTED, claim.reason
+    assert claim.alone_class
+    deltas = [item.finding.loss_delta_max for item in claim.listed() if item.finding is not None]
+    assert max(deltas) > 100 * claim.task.tolerance, "by the tolerance of twins it would be accused"
+    assert view.bank.members() == (claim.target.cid,)
+    assert not [e for e in view.ledger.entries if e.rule in ("fraud", "wrong accusation")]
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_twins_and_others_verify_one_honest_claim(seed: int) -> None:
+    world = strangers("ann", "ben", "cat", seed=seed, far=("ben", "cat"))
+    _, claim = world.absorbed("ann", "minilm", 12)
+    assert claim.verdict == verdicts.ACCEPTED, claim.reason
+    (twin,) = claim.twins
+    exact = {block: loss for block, loss in claim.evidence[twin].reveal.body.losses}  # type: ignore[union-attr]
+    weighed = settle._recomputed(claim)
+    assert all(weighed[block] == loss for block, loss in exact.items()), "twins' numbers go first"
+    assert set(weighed) > set(exact)
+
+
+def test_a_gross_lie_is_refuted_without_a_twin() -> None:
+    world = strangers("ann", "ben", "cat", far=("ann",))
+    view, claim = world.absorbed("ann", "minilm", 16, lie="gross")
+    assert claim.verdict == verdicts.REFUTED, claim.reason
+    assert view.ledger.accounts[claim.author].banned
+
+
+def test_a_fidelity_that_no_other_hardware_can_tell_is_not_accepted_by_it_either() -> None:
+    """Three times too good is beyond what hardware explains and below what convicts: void."""
+    world = strangers("ann", "ben", "cat", far=("ann",))
+    record = world.absorb("ann", "minilm", lie="third", infidelity=20_000_000)
+    view = world.run(16)
+    claim = view.claims[record.cid]
+    assert claim.verdict != verdicts.ACCEPTED and not view.ledger.accounts[claim.author].banned
+    assert view.bank.members() == ()
+
+
+def test_a_small_lie_is_refuted_where_twins_see_it() -> None:
+    world = strangers("ann", "ben", "cat", "dan", far=("cat", "dan"))
+    _, claim = world.absorbed("ann", "minilm", 16, lie="far")
+    assert claim.verdict == verdicts.REFUTED, claim.reason
+    said = {claim.ruling[who] for who in claim.ruling if who not in claim.twins}
+    assert said <= {"between"}, "what other hardware cannot tell does not outvote twins"
+
+
+def test_one_twin_alone_does_not_convict_and_is_not_outvoted() -> None:
+    world = strangers("ann", "ben", "cat", far=("root", "cat"))
+    record = world.absorb("ann", "minilm", lie="far")
+    view = world.run(16)
+    assert view.by_instance[record.cid].verdict == verdicts.VOID, view.by_instance[record.cid].reason
+    assert not [e for e in view.ledger.entries if e.rule in ("fraud", "wrong accusation")]
+
+
+def test_a_lie_that_no_other_hardware_can_tell_carries_nothing_into_the_state() -> None:
+    world = strangers("ann", "ben", "cat", far=("ann",))
+    record = world.absorb("ann", "minilm", gains={0: 0, 1: 0}, flat=True, lie="far")
+    view = world.run(12)
+    claim = view.claims[record.cid]
+    assert claim.verdict == verdicts.ACCEPTED, claim.reason
+    assert record.body.outcome == "kept", "by its own numbers it would join"
+    assert view.bank.members() == (), "the verifiers' numbers are weighed"
+
+
+def test_by_the_far_tolerance_of_large_blocks_a_lie_gains_less_than_a_hundredth() -> None:
+    """Even the author's own numbers, before raised and after lowered as far as they may be, are not better."""
+    true = 10**10
+    before, after = true * 1000 // 995, -(-true * 1000 // 1005)
+    opening = bodies.Open(
+        target=h("t"), commits=(), losses=tuple([0] * 16 + [before] * 16 + [after] * 16 + [0] * 192), digests=(),
+        tail=b"", loss_secret=b"", state_secret=b"", inner=(),
+    )  # fmt: skip
+    world = mesh("ann", "ben")
+    _, claim = world.absorbed("ann", "minilm")
+    far = [evidence.tolerance(claim.body, claim.task, opening, b, False) for b in (16, 32)]
+    assert before - true <= far[0] and true - after <= far[1]
+    assert gate.weigh(0, "p", [before] * 16, [after] * 16).word == "even"

@@ -103,8 +103,24 @@ def absorbed_lies() -> World:
     return world
 
 
+def absorbed_far() -> World:
+    """Nobody has ann's fingerprint, and their numbers are as far off as other instruction sets make them: ann's model
+    joins, gains that it claims three times too large end its key. Ben's small lie is seen by its twins."""
+    world = AbsorbWorld(8)
+    world.populate("ann", "ben", "cat")
+    world.nodes["ann"].fingerprint = b"G" * 32
+    world.join(world.nodes["ann"], None)
+    world.absorb_task()
+    world.run(2)
+    world.absorbed("ann", "one", 9)
+    world.absorbed("ann", "two", 16, lie="gross")
+    world.absorbed("ben", "three", 16, lie="far", modality="image")
+    return world
+
+
 STORIES: dict[str, Callable[[], World]] = {
-    story.__name__: story for story in (accepted, lies, accuser, unopened, solo, absorbed, absorbed_lies)
+    story.__name__: story
+    for story in (accepted, lies, accuser, unopened, solo, absorbed, absorbed_lies, absorbed_far)
 }
 
 
