@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from spore_borg.records.bodies import ONE, Absorption, Experiment, Refinement
-from spore_borg.views import gate, verdicts
+from spore_borg.views import gate, lineage, verdicts
 from spore_borg.views import reputation as rep
 from spore_borg.views.bank import JOINED, STALE
 from spore_borg.views.verdicts import Claim, Evidence
@@ -43,7 +43,9 @@ def book_verdict(view: View, claim: Claim, round_: int) -> None:
 def _book_absorption(view: View, claim: Claim, body: Absorption, round_: int) -> None:
     cid, author = claim.target.cid, claim.author
     if claim.verdict == verdicts.ACCEPTED:
-        standing = view.bank.offer(cid, author, body, round_, lambda: _weighed(view, claim, body))
+        losses, covered = _verified_losses(claim)
+        earned = lineage.income(view.ledger.trust.get(author, 0), losses, covered)
+        standing = view.bank.offer(cid, author, body, round_, lambda: _weighed(view, claim, body), earned)
         view.bank_solo.adopt(standing)  # in place of its author's word
         view.frontier_why[cid] = standing.why
         if standing.word != STALE:
