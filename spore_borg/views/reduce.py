@@ -161,7 +161,7 @@ class View:
         banned = [key for key, account in self.ledger.accounts.items() if account.banned]
         for bank in (self.bank, self.bank_solo):
             bank.drop(banned)
-        self.ledger.close_round()
+        self.ledger.close_round(any(c.verdict in (verdicts.ACCEPTED, verdicts.REFUTED) for c in settled))
         digest = self._digest(digest, round_, epoch, fresh, settled)
         self.rounds.append(Round(round_, epoch, len(sealed), weight, total, len(fresh), digest))
         return digest

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from spore_borg.records.bodies import ONE
 
-DECAY = 1_036_535  # 2^20 * 2^(-1/60): scores halve every 60 rounds
+DECAY = 1_036_535  # 2^20 * 2^(-1/60): scores halve every 60 rounds in which evidence settles a claim
 DECAY_FRAUD = 1_047_365  # 2^20 * 2^(-1/600)
 ENTRY = ONE  # below this score a node has no trust
 FRAUD_WEIGHT = 5
@@ -22,6 +22,7 @@ ROOT_FLOOR = (
 )  # … down to this: a mesh that idles for long still has somebody whose seals make rounds
 INFLUENCE_CAP = (1, 4)  # no node has more than this part of the influence
 HALF_LIFE = 60
+DECAY_WORDS = "Trust halves every 60 rounds that settle claims."
 
 CREDIT_STEP = 2 * ONE  # an accepted frontier step
 CREDIT_NEGATIVE = ONE // 2  # an audited result that is no step
@@ -71,9 +72,7 @@ class Ledger:
         account = self.account(node)
         if account.score != account.booked:
             drift = account.score - account.booked
-            self.entries.append(
-                Entry(node, self.round, "decay", drift, account.score, None, "Trust halves every 60 rounds.")
-            )
+            self.entries.append(Entry(node, self.round, "decay", drift, account.score, None, DECAY_WORDS))
         amount, account.score = score - account.score, score
         account.booked = score
         self.entries.append(Entry(node, self.round, rule, amount, score, cause, sentence))
@@ -99,9 +98,12 @@ class Ledger:
         account.frauds += ONE
         account.banned, account.banned_cause = True, cause
 
-    def close_round(self) -> None:
-        """Let scores decay and derive every node's trust."""
-        for account in self.accounts.values():
+    def close_round(self, worked: bool) -> None:
+        """Let scores decay if the round's evidence settled a claim, and derive every node's trust.
+
+        Time alone takes nothing: a mesh of two that idles overnight is still a mesh of two in the morning.
+        """
+        for account in self.accounts.values() if worked else ():
             account.score = account.score * DECAY >> 20
             account.frauds = account.frauds * DECAY_FRAUD >> 20
         self.derive()

@@ -217,7 +217,7 @@ def test_reputation_is_integers_and_never_negative(events: list[tuple[str, int, 
             ledger.ban(node, "test", b"cause", "")
         else:
             ledger.round += 1
-            ledger.close_round()
+            ledger.close_round(worked=True)
     ledger.derive()
     for account in ledger.accounts.values():
         assert type(account.score) is int and account.score >= 0 and account.frauds >= 0
