@@ -28,7 +28,6 @@ ROW_CLASSES = 64  # of a converted layer group: rows i ≡ n - 1 (mod 64) belong
 JURY_MIN = 2  # with fewer jurors a contradiction is a split, and a split is void
 
 ACCEPTED, REFUTED, VOID, SOLO = "accepted", "refuted", "void", "solo"
-BY_EVIDENCE = frozenset((ACCEPTED, REFUTED))
 
 
 @dataclass(slots=True)
