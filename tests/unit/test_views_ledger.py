@@ -186,3 +186,17 @@ def test_dead_keys_earn_nothing() -> None:
     ledger.ban(b"a", "fraud", b"cause", "")
     ledger.earn(b"a", "test", 10, None, "")
     assert ledger.account(b"a").score == 0 and ledger.account(b"a").banned_cause == b"cause"
+
+
+def test_a_mesh_that_idles_keeps_its_verifier() -> None:
+    """With decay by time ben's trust was gone after 200 idle rounds, and nothing could bring it back."""
+    world = World(6)
+    before = score(world, world.populate("ben"), "ben")
+    view = world.run(200)
+    assert score(world, view, "ben") == before
+    view, claim = world.claim("root", 10**9, epochs=6)
+    assert view.claims[claim.target.cid].verdict == "accepted"
+    assert any(e.rule == "verification" for e in view.ledger.entries)
+    world.claim("root", 9 * 10**8, claim.target.cid, epochs=6)
+    view = world.run(4)
+    assert any(e.rule == "decay" for e in view.ledger.entries)
