@@ -9,10 +9,15 @@ import hashlib
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-# What decides no number of a claim: how sources are fetched, and how the finished state answers.
+# What decides no number of a claim, below this folder: how sources are fetched, how a suite is built (a claim names the
+# suite by its content), how the finished state answers and is kept.
 APART = frozenset(
-    ("sources", "answers", "answers.py", "documents.py", "chunks.py", "state.py", "crdt.py", "merging.py", "digest.py")
-)
+    (
+        "__init__.py", "digest.py", "sources", "suite_data.py", "suite_files.py",
+        "answers.py", "local.py", "items.py", "spike/events.py",
+        "state.py", "crdt.py", "ownership.py", "sketch.py", "lattice.py",
+    )
+)  # fmt: skip
 
 
 def learn_digest() -> bytes:
@@ -28,7 +33,7 @@ def _sources(folder: Traversable, before: str) -> list[tuple[str, bytes]]:
     """(name, text) of every Python file below a folder; line ends are a matter of the checkout."""
     found: list[tuple[str, bytes]] = []
     for item in folder.iterdir():
-        if item.name in APART or item.name == "__pycache__":
+        if before + item.name in APART or item.name == "__pycache__":
             continue
         if item.is_dir():
             found += _sources(item, f"{before}{item.name}/")

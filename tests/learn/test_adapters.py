@@ -234,6 +234,18 @@ def test_images_are_resized_inverted_and_normalised(tmp_path: Path) -> None:
         list(one.feeds([torch.zeros(3)]))
 
 
+def test_features_of_images_are_the_classes_alone(tmp_path: Path) -> None:
+    """Hidden units of an untrained network would help a readout as random features do."""
+    model, one = made(models.tiny_cnn(tmp_path))
+    assert model.graph.outputs == ("logits",) and "hidden" not in model.adapter
+    _, feeds = next(one.feeds([torch.arange(784, dtype=torch.uint8).reshape(28, 28)]))
+    outputs = dict(run.run(model.graph, model.weights, feeds))
+    features = one.features(outputs, feeds)
+    assert torch.allclose(features.exp().sum(1), torch.ones(1))
+    named = adapter({**model.adapter, "hidden": "h"}, model.assets)
+    assert torch.equal(named.features({**outputs, "h": torch.ones(1, 64)}, feeds), features)
+
+
 def test_sound_is_cut_into_frames_with_context(tmp_path: Path) -> None:
     _, one = made(models.tiny_audio(tmp_path))
     wave = torch.arange(1, 1025, dtype=torch.int16)

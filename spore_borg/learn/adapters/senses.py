@@ -84,13 +84,12 @@ class ImageClassifier(Adapter):
         return centred(logits) if self.head == "classifier" else logits
 
     def features(self, outputs: Outputs, feeds: Feeds) -> Tensor:
-        """Log-probabilities, and the last hidden layer where it is known."""
-        logits, hidden = self._logits(outputs), str(self.spec.get("hidden", ""))
-        first = torch.log_softmax(logits, -1) if self.head == "classifier" else logits
-        if not hidden:
-            return fold(first, FEATURES_MAX)
-        first = fold(first, FEATURES_MAX // 2)
-        return torch.cat([first, fold(output(outputs, hidden).flatten(1), FEATURES_MAX - first.shape[1])], 1)
+        """Log-probabilities, or the output of a model of unknown kind; no hidden layer.
+
+        Hidden units of an untrained network are random features: as such they help any readout, and say nothing.
+        """
+        logits = self._logits(outputs)
+        return fold(torch.log_softmax(logits, -1) if self.head == "classifier" else logits, FEATURES_MAX)
 
     def answer(self, outputs: Outputs, feeds: Feeds, **options: Any) -> list[dict[str, Any]]:
         """``{"classes": [{"label", "probability"}, …]}``, or ``{"output": […]}`` of a model of unknown kind."""

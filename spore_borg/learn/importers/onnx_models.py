@@ -121,7 +121,7 @@ def _picture(name: str, shape: tuple[int | None, ...]) -> dict[str, Any]:
     height, width = (shape[1], shape[2]) if last else (shape[2], shape[3])
     assert channels is not None
     mean, deviation = [0.5] * channels, [0.5] * channels
-    settings: dict[str, Any] = {"kind": "image-classifier", "channels": channels, "hidden": ""}
+    settings: dict[str, Any] = {"kind": "image-classifier", "channels": channels}
     if channels == 1:
         mean, deviation = [0.0], [1.0]
     if posixpath.basename(name) == "open-nsfw.onnx":

@@ -155,13 +155,11 @@ def _model(
             value = b.op("Gemm", "logits" if part is last else name, [value, *inputs], transB=1)
             if part is not last:
                 value = b.op("Relu", f"{name}.relu", [value])
-    before = [part for part in parts[:-1] if part.kind == "linear"]
-    hidden = f"{before[-1].prefix}.relu" if before else ""
-    graph, views = b.build("logits", *([hidden] if hidden else []))
+    graph, views = b.build("logits")
     mean, deviation = MNIST if (channels, side) == (1, 28) else (0.0, 1.0)
     adapter = {
         "kind": "image-classifier", "side": [side, side], "channels": channels, "mean": [mean] * channels,
-        "deviation": [deviation] * channels, "labels": [], "hidden": hidden,
+        "deviation": [deviation] * channels, "labels": [],
     }  # fmt: skip
     architecture = "cnn" if pools else "mlp"
     return bundle.model(
