@@ -1,6 +1,7 @@
 """``borg bench``: every measurement of this folder, each in a process of its own, ours and Spore's in turn.
 
     python -m tests.bench [NAME …] [--no-peer] [--docs] [--json]
+    python -m tests.bench absorb [--models NAME,…] [--steps T,…] [--docs] [--json]
 
 Prints a table with its noise and writes every repetition to ``tests/bench/results/latest.json``; ``--docs`` also writes
 ``docs/reference/benchmarks.md``; with names, the page keeps the other rows of the last run and says so. Exit status 1:
@@ -91,6 +92,10 @@ def run(names: list[str], *, peer: bool) -> Report:
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write."""
+    if arguments[:1] == ["absorb"]:  # a quarter of an hour of its own, with a page of its own
+        return subprocess.run(
+            [sys.executable, "-m", "tests.bench.absorb", *arguments[1:]], cwd=ROOT, check=False
+        ).returncode
     parser = argparse.ArgumentParser(prog="borg bench", description="Measure, with noise; see the module.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SCRIPTS))
     parser.add_argument("--no-peer", action="store_true", help="without Spore; also SPORE_BORG_BENCH_PEER=0")
