@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,17 @@ if TYPE_CHECKING:
     from spore_borg.learn.graph import Model
     from spore_borg.learn.items import Item
     from spore_borg.learn.shard import Shard
+    from spore_borg.learn.spike.calibrate import Threshold
     from spore_borg.learn.suite import Suite
 
 REPORT_BATCHES = 4  # batches of calibration items that a report compares
+_last: dict[
+    str, Any
+] = {}  # the thresholds that the last redo found, and of what; numbers of channels, so small
 
 
 def absorb(params: Params, report: Report) -> dict[str, Any]:
-    """Convert a model (merged or not), or refine its shard, and measure it; docs/internals/absorption.md has the result."""
+    """Convert a model (also a merged one), or refine its shard, and measure it: docs/internals/absorption.md."""
     from spore_borg.learn.shard import open_shard
     from spore_borg.learn.spike import convert as converting
     from spore_borg.learn.spike.run import report as compare
@@ -77,18 +83,43 @@ def redo(params: Params, report: Report) -> dict[str, Any]:
     """Convert one layer group again: hex digests ``start inner end``, and ``cpu_ms``."""
     from spore_borg.learn.shard import open_shard
     from spore_borg.learn.spike import convert as converting
-    from spore_borg.learn.suite import open_suite
 
-    began_ms = _cpu_ms()
+    began_ms, rule, steps = _cpu_ms(), get(params, "rule", str), get(params, "steps", int)
     model, shard = model_of(params), open_shard(_path(params, "shard_path"))
     base = None if params.get("base_path") is None else open_shard(_path(params, "base_path"))
     report("converts again", 0, 0)
-    with open_suite(_path(params, "suite_path")) as suite:
-        start, inner, end = converting.redo(
-            model, _feeds(model, suite.calibration(model.info.modality)), shard, get(params, "segment", int),
-            get(params, "inner_step", int), get(params, "rule", str), get(params, "steps", int), base,
-        )  # fmt: skip
+    start, inner, end = converting.redo(
+        model, (), shard, get(params, "segment", int), get(params, "inner_step", int), rule, steps, base,
+        _thresholds(params, model, rule, steps, base),
+    )  # fmt: skip
     return {"start": start.hex(), "inner": inner.hex(), "end": end.hex(), "cpu_ms": _cpu_ms() - began_ms}
+
+
+def _thresholds(
+    params: Params, model: Model, rule: str, steps: int, base: Shard | None
+) -> Mapping[str, Threshold]:
+    """The thresholds of the whole model: a verifier that redoes several groups in a row calibrates once."""
+    from spore_borg.learn.spike import convert as converting
+    from spore_borg.learn.suite import open_suite
+
+    named = [*sorted(pairs(params, "files")), ("suite", _path(params, "suite_path"))]
+    if base is not None:
+        named.append(("base", _path(params, "base_path")))
+    # by content: paths are those of this one request
+    key = rule, steps, json.dumps(params.get("merge")), tuple((name, _sha256(path)) for name, path in named)
+    if _last.get("key") != key:
+        _last.clear()
+        with open_suite(_path(params, "suite_path")) as suite:
+            feeds = _feeds(model, suite.calibration(model.info.modality))
+            found = converting.thresholds_again(model, feeds, rule, steps, base)
+        _last.update(key=key, thresholds=found)
+    thresholds: Mapping[str, Threshold] = _last["thresholds"]
+    return thresholds
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 OPS: dict[str, Op] = {"absorb": absorb, "measure": measure, "redo": redo}

@@ -74,6 +74,36 @@ def test_every_group_converted_again_is_the_published_one(job: Job, made: Job) -
     assert len(inner) > 1
 
 
+def test_groups_of_one_claim_are_redone_with_one_calibration(
+    job: Job, made: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A verifier of a new author redoes all groups: to the same bytes, whether the thresholds are known or not."""
+    from spore_borg.learn.spike import convert
+
+    calls = []
+    monkeypatch.setattr(
+        convert, "calibrate", lambda *given, _real=convert.calibrate: calls.append(1) or _real(*given)
+    )
+
+    def redone(segment: int, **change: object) -> tuple[str, ...]:
+        asked = {**job, "shard_path": made["shard_path"], "segment": segment, "inner_step": 3, **change}
+        answer = convert_ops.redo(asked, quiet)
+        return answer["start"], answer["inner"], answer["end"]
+
+    convert_ops._last.clear()
+    known = [redone(segment) for segment in range(gate.SEGMENTS)]
+    assert len(calls) == 1
+    copy = tmp_path / "elsewhere.pth"
+    copy.write_bytes(Path(dict(job["files"])["digits.pth"]).read_bytes())
+    assert redone(0, files=[["digits.pth", str(copy)]]) == known[0] and len(calls) == 1, "by content"
+    for segment in (0, gate.SEGMENTS - 1):
+        convert_ops._last.clear()
+        assert redone(segment) == known[segment]
+    assert len(calls) == 3
+    assert redone(0, steps=4) != known[0] and len(calls) == 4
+    assert len(convert_ops._last) == 2, "only the last one is kept"
+
+
 def test_a_refinement_is_measured_in_its_bases_place_and_can_be_redone(
     job: Job, made: Job, tmp_path: Path
 ) -> None:

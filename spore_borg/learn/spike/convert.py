@@ -271,6 +271,21 @@ def write(maker: Maker, out: Path, each: Each | None = None) -> Shard:
     return shards.open_shard(out)
 
 
+def thresholds_again(
+    model: Model,
+    calibration_feeds: Iterable[Feeds],
+    rule: str = FEW_SPIKE,
+    steps: int = 5,
+    base: Shard | None = None,
+) -> dict[str, Threshold]:
+    """The thresholds that a conversion, or with ``base`` a refinement, finds: what ``redo`` needs of all the model."""
+    if base is None:
+        return dict(calibrate(model, plan(model.graph), list(calibration_feeds), Code(rule, steps)))
+    from spore_borg.learn.spike.refine import refined
+
+    return dict(refined(model, list(calibration_feeds), base, Code(rule, steps)))
+
+
 def redo(
     model: Model,
     calibration_feeds: Iterable[Feeds],
@@ -280,12 +295,14 @@ def redo(
     rule: str = FEW_SPIKE,
     steps: int = 5,
     base: Shard | None = None,
+    thresholds: Mapping[str, Threshold] | None = None,
 ) -> tuple[bytes, bytes, bytes]:
     """Convert one group again, from the source.
 
     Args:
         shard: the published shard. segment: the group, from 0. inner_step: which residuals, from 1.
         base: of a refinement, the shard that was refined.
+        thresholds: those of ``thresholds_again`` for the same arguments, where they are known: most of the work.
     Returns:
         (start, inner, end): c[k] from the published shard's earlier groups (of group 0: from the source's own
         metadata), the digest of the drawn residuals, and c[k + 1] (of the last group: the digest of the whole shard).
@@ -294,14 +311,9 @@ def redo(
     """
     if not 0 <= segment < len(shard.layers) or inner_step < 1:
         raise ShardError(f"There is no segment {segment} with an inner step {inner_step} in this shard.")
-    code, given = Code(rule, steps), list(calibration_feeds)
-    if base is None:
-        thresholds = calibrate(model, plan(model.graph), given, code)
-    else:
-        from spore_borg.learn.spike.refine import refined
-
-        thresholds = refined(model, given, base, Code(rule, steps))
-    maker = Maker(model, code, len(shard.layers), thresholds)
+    if thresholds is None:
+        thresholds = thresholds_again(model, calibration_feeds, rule, steps, base)
+    maker = Maker(model, Code(rule, steps), len(shard.layers), thresholds)
     start = shards.chain_start(maker.metadata)
     for group in range(segment):
         start = shards.chain_step(
@@ -337,4 +349,4 @@ def thresholds_of(shard: Shard) -> dict[str, Threshold]:
     return found
 
 
-__all__ = ["Graph", "Maker", "convert", "groups", "redo", "thresholds_of", "write"]
+__all__ = ["Graph", "Maker", "convert", "groups", "redo", "thresholds_again", "thresholds_of", "write"]
