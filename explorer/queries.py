@@ -136,6 +136,7 @@ QUERIES: dict[str, str] = {
     "shard_members": _SHARD + " WHERE s.member = :member ORDER BY s.modality, s.seq LIMIT :limit",
     "shards_apart": _SHARD + " WHERE +s.member = 0 AND s.seq < :before ORDER BY s.seq DESC LIMIT :limit",
     "shards_refining": _SHARD + " WHERE s.base = :cid LIMIT :limit",
+    "shard_count": "SELECT modality, count(*) AS n FROM shard WHERE member = :member GROUP BY modality",
     "shards": _SHARD + " WHERE s.seq < :before ORDER BY s.seq DESC LIMIT :limit",
     # How well the whole does.
     "health": "SELECT * FROM health WHERE round <= :upto ORDER BY round DESC LIMIT :limit",

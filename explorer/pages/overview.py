@@ -14,13 +14,12 @@ from explorer.pages.common import (
     choose_task,
     frame,
     live_values,
-    number,
     rows_of,
     running,
     task_briefs,
 )
 from explorer.pages.plot import AXES, Plot, Step, plot, steps_of, window
-from explorer.pages.state import Shard, shard
+from explorer.pages.state import CONFIRMED, SOLO, Shard, shard
 from explorer.values import Page, RecordRow
 from spore_borg.errors import NotFound, UsageError
 
@@ -59,7 +58,8 @@ class OverviewPage(Page):
     running: Running | None
     newest: tuple[RecordRow, ...]
     absorbed: tuple[Shard, ...]  # the newest absorbed models
-    members: int  # absorbed models in the state
+    members: dict[str, int]  # absorbed models in the state, by what they take
+    members_confirmed: bool  # false: they rest on one node's word
 
 
 def class_tabs(db: Db, task: TaskBrief) -> tuple[ClassTab, ...]:
@@ -110,7 +110,6 @@ def overview(
         raise UsageError(detail=f"?x= must be one of {', '.join(AXES)}.")
     part = window(since, until)
     at = frame(db)
-    meta = {row["key"]: row["value"] for row in db.all("meta")}
     run = running(live_values(db))
     briefs = task_briefs(db)
     chosen = choose_task(briefs, task, run)
@@ -127,6 +126,7 @@ def overview(
     seqs = [row["seq"] for row in db.all("window_experiments", before=LAST, window=NEWEST)]
     if not seqs:
         seqs = [row["seq"] for row in db.all("window_telling", scan=SCAN, window=NEWEST)]
+    confirmed = db.all("shard_count", member=CONFIRMED)
     day_ago = at.round - DAY_MS // at.epoch_ms if at.round is not None and at.epoch_ms else None
     change, word = _change(steps, day_ago, lower) if last else (None, "first")
     return OverviewPage(
@@ -145,5 +145,6 @@ def overview(
         running=run,
         newest=rows_of(db, seqs, NEWEST),
         absorbed=tuple(shard(row) for row in db.all("shards", before=LAST, limit=ABSORBED)),
-        members=number(meta.get("state_members")) or 0,
+        members={row["modality"]: row["n"] for row in confirmed or db.all("shard_count", member=SOLO)},
+        members_confirmed=bool(confirmed),
     )

@@ -18,7 +18,7 @@ import pytest
 from tests.pages.conftest import Client
 
 SEED = 20_260
-FEW, MANY = 2, 60
+FEW, MANY = 1, 60
 Homes = Callable[[str], Path]
 
 
@@ -44,9 +44,8 @@ def check(state: str, homes: Homes, serve: Callable[[Path], str], folder: Path, 
     assert generated and int(generated[1]) > 500
 
 
-@pytest.mark.parametrize("state", ["one", "hostile"])
-def test_a_few_of_each(state: str, homes: Homes, serve: Callable[[Path], str], tmp_path: Path) -> None:
-    check(state, homes, serve, tmp_path, FEW)
+def test_a_few_of_each(homes: Homes, serve: Callable[[Path], str], tmp_path: Path) -> None:
+    check("hostile", homes, serve, tmp_path, FEW)
 
 
 @pytest.mark.slow
