@@ -26,6 +26,10 @@ OFFSET_GAIN = (
 )
 GROWTH = 4.0  # 64 rows: half as wide again; 10,000 rows: 4 %
 QUIET = 0.25
+# Beyond these inputs a function hardly changes (1 - sigmoid(12), 1 - tanh(6), 1 - erf(3.5) < 2e-5): no level is spent
+# there, since a cubic inside a GELU may reach 10^5 where only what is near 0 matters.
+FLAT = {"Sigmoid": 12.0, "Tanh": 6.0, "Erf": 3.5}
+EXP_LEAST = 16.0  # exp(-16) < 2e-7: what lies below is silent
 SMALL = 1e-8
 FEEDS_MAX = 4_096
 
@@ -210,6 +214,8 @@ def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshol
     """
     low, high = expected(sample)
     largest = torch.maximum(low.abs(), high.abs())
+    if place.family == "function":
+        largest = bounded_reach(place.node.op, sample.high, largest)
     if place.family in ("norm", "function"):
         s = torch.clamp(largest * (MARGIN / code.fine_levels), min=SMALL)
         return Threshold(s.reshape(sample.shape))
@@ -227,6 +233,15 @@ def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshol
         return Threshold(s.reshape(sample.shape))
     z = torch.where(chosen, z, torch.zeros_like(z))
     return Threshold(torch.where(chosen, s_off, s).reshape(sample.shape), z.reshape(sample.shape))
+
+
+def bounded_reach(op: str, high: Tensor, largest: Tensor) -> Tensor:
+    """How far the code of a function's input must reach: no further than the function still changes."""
+    if op in FLAT:
+        return largest.clamp(max=FLAT[op] / MARGIN)
+    if op == "Exp":
+        return torch.minimum(largest, torch.clamp(high, min=EXP_LEAST / MARGIN))
+    return largest
 
 
 def expected(sample: Sample) -> tuple[Tensor, Tensor]:

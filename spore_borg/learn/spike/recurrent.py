@@ -14,13 +14,11 @@ from torch import Tensor
 
 from spore_borg.learn.errors import GraphError
 from spore_borg.learn.graph import Node
+from spore_borg.learn.spike.calibrate import FLAT
 from spore_borg.learn.spike.plan import STATE_INPUT, Place
 
 if TYPE_CHECKING:
     from spore_borg.learn.spike.ops import Inputs, Spiking
-
-SIGMOID_RANGE = 12.0  # sigmoid(-12) < 1e-5
-TANH_RANGE = 6.0  # 1 - tanh(6) < 2e-5
 
 
 class _Layer:
@@ -52,11 +50,11 @@ class _Layer:
 
     def sigmoid(self, x: Tensor) -> Tensor:
         """A gate in [0, 1]."""
-        return self._gate(torch.sigmoid, x, SIGMOID_RANGE)
+        return self._gate(torch.sigmoid, x, FLAT["Sigmoid"])
 
     def tanh(self, x: Tensor) -> Tensor:
         """A gate in [-1, 1]."""
-        return self._gate(torch.tanh, x, TANH_RANGE)
+        return self._gate(torch.tanh, x, FLAT["Tanh"])
 
     def _gate(self, function: object, x: Tensor, reach: float) -> Tensor:
         levels = self._spiking.code.fine_levels
