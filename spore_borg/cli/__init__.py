@@ -21,6 +21,7 @@ COMMANDS = {
     "frontier": "The best accepted result per task and hardware class.",
     "absorb": "Turn a model into a spiking shard of the mesh's state.",
     "state": "The absorbed models that this mesh answers with.",
+    "merge": "Make one model of absorbed models of one lineage.",
     "retract": "Take an own absorption out of the state.",
     "plot": "Draw the frontier as a picture.",
     "ask": "What your documents say about a question, found by absorbed models.",

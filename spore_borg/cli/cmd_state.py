@@ -54,7 +54,7 @@ def value_of(frame: cli.Frame, every: bool) -> dict[str, Any]:
         meta = {row["key"]: row["value"] for row in db.connection.execute(META)}
         rows = [dict(row) for row in db.connection.execute(SHARDS)]
     for row in rows:
-        for name in ("sources", "state", "gains"):
+        for name in ("sources", "inputs", "state", "gains"):
             row[name] = json.loads(row[name])
         row["fidelity_nano"] = 10**9 - row["metric"]
     waiting = [request for request in Requests(Home(frame.home)).all() if not request.over]
@@ -82,7 +82,7 @@ def render(value: dict[str, Any]) -> str:
     ]
     rows = [
         (
-            row["name"], row["head"], row["modality"], f"{row['rule']} T={row['steps']}",
+            model(row), row["head"], row["modality"], f"{row['rule']} T={row['steps']}",
             f"{row['fidelity_nano'] / 10**9:.4f}", gain(row["gains"]), row["verdict"], MEMBER[row["member"]],
             cli.who({"name": row["author"], "display": row["display"]}), row["cid"],
         )
@@ -108,3 +108,8 @@ def gain(gains: list[dict[str, Any]]) -> str:
         if item["word"] in ("better", "worse")
     ]
     return ", ".join(told) or "–"
+
+
+def model(row: dict[str, Any]) -> str:
+    """Its name, and of how many models it is a merge."""
+    return f"{row['name']} (merge of {len(row['inputs'])})" if row["inputs"] else str(row["name"])

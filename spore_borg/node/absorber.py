@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ import trio
 
 from spore_borg.errors import BorgError, NotAllowed, NotFound, UsageError
 from spore_borg.node import conversions
+from spore_borg.node.conversions import Source
 from spore_borg.node.drawer import Drawer, pack_run, unpack_run
 from spore_borg.node.hub import Hub
+from spore_borg.node.merger import Declined, Merger
 from spore_borg.node.requests import Request, Requests
 from spore_borg.node.tasks import suite_task_body, task_spec
 from spore_borg.policies import absorber as policy
-from spore_borg.policies import prover
+from spore_borg.policies import merging, prover
 from spore_borg.records.bodies import Absorption, Retract
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
@@ -42,28 +44,9 @@ TRIES_MAX = 3  # of one request that this node's death or lack of blobs interrup
 IDLE_S = 5.0
 WORKER_IDLE_S = 120.0  # without work for so long the worker process ends
 REFINE_EVERY_S = 900.0  # at most one refinement that nobody asked for in this time
+MERGE_EVERY_S = 900.0  # … and one merge
 TOLD_S = 1.0  # between two notes of progress on the disk
 REFINE_OPERATOR = "free-energy"
-
-
-class Declined(BorgError):
-    """{detail}"""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A model's original files, here and as blobs."""
-
-    files: tuple[tuple[str, Path], ...]
-    blobs: tuple[tuple[str, Cid], ...]
-    origin: str
-    licence: str
-    name: str
-
-    def job(self) -> dict[str, Any]:
-        """What the worker is told of it."""
-        files = [[name, str(path)] for name, path in self.files]
-        return {"files": files, "origin": self.origin, "licence": self.licence, "name": self.name}
 
 
 class Absorber:
@@ -85,9 +68,12 @@ class Absorber:
         self.requests = Requests(hub.home)
         self.runs = Drawer(hub.home.work / "runs")
         self.cache = hub.home.work / "absorb-cache"
+        self.merger = Merger(self)
         self._asked = trio.Event()
-        self._refined_s = time.monotonic()
-        self._failed: set[Cid] = set()  # own claims or bases on which work has failed here
+        self._refined_s = self._merged_s = time.monotonic()
+        self._failed: set[Cid | tuple[Cid, ...]] = (
+            set()
+        )  # own claims, bases or inputs on which work has failed here
 
     def wake(self) -> None:
         """A request was written."""
@@ -119,19 +105,31 @@ class Absorber:
             return True
         if self.refine and time.monotonic() - self._refined_s > REFINE_EVERY_S:
             base = policy.to_refine(view, self.hub.me, self.fingerprint)
-            if base is not None and base not in self._failed:
+            mine = base is not None and merging.is_my_turn(
+                view, self.hub.me, f"refine/{base}", self.fingerprint
+            )
+            if base is not None and mine and base not in self._failed:
                 self._refined_s = time.monotonic()
                 await self._guard(base, self._refine(view.claims[base]))
                 return True
+        if self.refine and time.monotonic() - self._merged_s > MERGE_EVERY_S:
+            inputs = next(
+                (one for one in merging.to_merge(view, self.hub.me) if one not in self._failed), None
+            )
+            if inputs is not None:
+                self._merged_s = time.monotonic()
+                await self._guard(inputs, self.merger.propose(inputs))
+                return True
         return False
 
-    async def _guard(self, cid: Cid, work: Awaitable[None]) -> None:
+    async def _guard(self, what: Cid | tuple[Cid, ...], work: Awaitable[None]) -> None:
         """Work that nobody asked for by name: what fails is told and not tried again before a restart."""
         try:
             await work
         except (BorgError, OSError) as error:
-            self._failed.add(cid)
-            self.hub.event("delayed", f"{str(cid)[-8:]} cannot be measured again or refined here: {error}")
+            self._failed.add(what)
+            names = ", ".join(str(cid)[-8:] for cid in (what if isinstance(what, tuple) else (what,)))
+            self.hub.event("delayed", f"{names} cannot be measured again, refined or merged here: {error}")
 
     # ---- what a person asked for
 
@@ -143,6 +141,9 @@ class Absorber:
                 raise Declined(detail=f"Given up: it was begun {TRIES_MAX} times and never came to an end.")
             request = self.requests.move(request, "fetching", "Waits for the mesh's probe suite.")
             task_cid = await self._task()
+            if request.inputs:
+                await self.merger.serve(request, out)
+                return
             request = self.requests.move(request, "fetching", f"Fetches {request.source}.")
             source = await self._fetch(request, out)
             await self._absorb(request, task_cid, source, out)
@@ -215,6 +216,15 @@ class Absorber:
         self._check_free(work, str(about["name"]))
         state = policy.state_for(self.hub.view, self.hub.me, str(about["modality"]))
         request = self.requests.move(request, "converting", f"Converts {about['name']} ({about['head']}).")
+        report = self.reporter(request, str(about["name"]))
+        extra = {**source.job(), "rule": request.rule, "steps": request.steps}
+        answer = await self.convert(task_cid, state, extra, out, report)
+        self._check_free(work, str(about["name"]))  # somebody may have been faster
+        record_cid, metric = self.publish(task_cid, source, state, answer, request.rule, request.steps)
+        self.published(request, record_cid, metric, answer, str(about["name"]), source.licence)
+
+    def reporter(self, request: Request, name: str) -> Callable[[dict[str, Any]], None]:
+        """Writes a worker's progress into a request, now and then."""
         told_s = 0.0
 
         def report(step: dict[str, Any]) -> None:
@@ -222,23 +232,23 @@ class Absorber:
             if time.monotonic() - told_s >= TOLD_S:
                 told_s = time.monotonic()
                 layers = max(1, int(step.get("layers") or 1))
-                text = f"{str(step.get('stage', 'converts')).capitalize()} {about['name']}."
-                self.requests.move(
-                    request, "converting", text, part=min(1.0, int(step.get("layer") or 0) / layers)
-                )
+                text = f"{str(step.get('stage', 'converts')).capitalize()} {name}."
+                part = min(1.0, int(step.get("layer") or 0) / layers)
+                self.requests.move(request, "converting", text, part=part)
 
-        extra = {**source.job(), "rule": request.rule, "steps": request.steps}
-        answer = await self._convert(task_cid, state, extra, out, report)
-        self._check_free(work, str(about["name"]))  # somebody may have been faster
-        record_cid, metric = self._publish(task_cid, source, state, answer, request.rule, request.steps)
-        fidelity = (10**9 - metric) / 10**9
+        return report
+
+    def published(
+        self, request: Request, cid: Cid, metric: int, answer: dict[str, Any], name: str, licence: str
+    ) -> None:
+        """End a request whose claim is stored."""
         self._end(
             request, "published",
-            f"{about['name']} is a shard with fidelity {fidelity:.4f}; the mesh verifies it now. `borg state` tells "
-            "whether it joins the state.",
-            cid=str(record_cid), part=1.0,
-            result={"fidelity_nano": 10**9 - metric, "report": answer.get("report", {}), "head": about["head"],
-                    "modality": about["modality"], "name": about["name"], "licence": source.licence},
+            f"{name} is a shard with fidelity {(10**9 - metric) / 10**9:.4f}; the mesh verifies it now. `borg state` "
+            "tells whether it joins the state.",
+            cid=str(cid), part=1.0,
+            result={"fidelity_nano": 10**9 - metric, "report": answer.get("report", {}), "head": answer["head"],
+                    "modality": answer["modality"], "name": name, "licence": licence},
         )  # fmt: skip
 
     def _check_free(self, work: terms.Work, name: str) -> None:
@@ -268,10 +278,11 @@ class Absorber:
         """What the worker found, as the record will claim it."""
         return answer
 
-    async def _convert(
+    async def convert(
         self, task_cid: Cid, state: Sequence[Cid], extra: dict[str, Any], out: Path,
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
+        """Have the worker convert and measure; ``extra``: what it is told besides task, suite and state."""
         task = self.hub.view.tasks[task_cid]
         async with self.blob(task.data) as suite, self._state(state) as members:
             job = {
@@ -280,21 +291,26 @@ class Absorber:
             }  # fmt: skip
             return await self.worker.call("absorb", job, on_progress=report, timeout_s=CONVERT_TIMEOUT_S)
 
-    def _publish(
+    def publish(
         self, task_cid: Cid, source: Source, state: Sequence[Cid], answer: dict[str, Any], rule: str, steps: int,
-        base: Claim | None = None,
+        base: Claim | None = None, merge: policy.Merging | None = None,
     ) -> tuple[Cid, int]:  # fmt: skip
         """Store shard and secrets, then sign the claim; its cid and metric."""
         answer, source = self.claimed(answer), self.named(source)
         told = answer.get("report", {})
+        operator, why = (
+            ("ask", "Its owner asked for it.") if merge is None else ("merge", "One model for several.")
+        )
+        if base is not None:
+            assert isinstance(base.body, Absorption), "only absorptions are refined"
+            operator, why = REFINE_OPERATOR, f"Refines {base.body.name}."
         facts = policy.Facts(
             sources=source.blobs, origin=source.origin, licence=source.licence, name=source.name,
             head=str(answer["head"]), modality=str(answer["modality"]), rule=rule, steps=steps, state=tuple(state),
-            operator="ask" if base is None else REFINE_OPERATOR,
-            why="Its owner asked for it." if base is None else f"Refines {base.body.name}.",  # type: ignore[union-attr]
-            family=self.family, fingerprint=self.fingerprint, params_count=int(answer["params_count"]),
-            layers=len(answer.get("layers", ())), sparsity_ppm=_sparsity(told), cpu_ms=int(answer["cpu_ms"]),
-            base=None if base is None else base.target.cid,
+            operator=operator, why=why, family=self.family, fingerprint=self.fingerprint,
+            params_count=int(answer["params_count"]), layers=len(answer.get("layers", ())),
+            sparsity_ppm=_sparsity(told), cpu_ms=int(answer["cpu_ms"]),
+            base=None if base is None else base.target.cid, merge=merge,
         )  # fmt: skip
         run = self._secrets(answer["losses"], answer["digests"], answer["params"], answer["tail"], state)
         weights = self.hub.blobs.put_file(Path(answer["shard_path"]), move=True)
@@ -371,11 +387,11 @@ class Absorber:
                     "files": files, "origin": body.origin, "licence": body.licence, "name": body.name,
                     "rule": body.rule, "steps": body.steps, "base_path": str(shard), "base_cid": str(base.target.cid),
                 }  # fmt: skip
-                answer = await self._convert(body.task, state, extra, out)
+                answer = await self.convert(body.task, state, extra, out)
                 if bytes.fromhex(answer["params"]) == body.params:
                     raise Declined(detail="its refinement is the same shard")
                 source = Source((), body.sources, body.origin, body.licence, body.name)
-                self._publish(body.task, source, state, answer, body.rule, body.steps, base)
+                self.publish(body.task, source, state, answer, body.rule, body.steps, base)
         finally:
             shutil.rmtree(out, ignore_errors=True)
 

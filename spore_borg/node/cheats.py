@@ -11,7 +11,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from spore_borg.node.absorber import Absorber, Source
+from spore_borg.node.absorber import Absorber
+from spore_borg.node.conversions import Source
 from spore_borg.node.researcher import Researcher
 from spore_borg.policies import prover
 from spore_borg.policies.operators import Proposal

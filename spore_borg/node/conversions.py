@@ -9,11 +9,13 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import prover
+from spore_borg.policies.absorber import Merging
 from spore_borg.records import merkle
 from spore_borg.records.bodies import Absorption, Merge, Refinement
 from spore_borg.records.cid import Cid
@@ -28,6 +30,22 @@ Call = Callable[
     [str, dict[str, Any], dict[str, Any] | None], Awaitable[dict[str, Any]]
 ]  # op, params, unusable
 ZERO = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model's original files, here and as blobs."""
+
+    files: tuple[tuple[str, Path], ...]
+    blobs: tuple[tuple[str, Cid], ...]
+    origin: str
+    licence: str
+    name: str
+
+    def job(self) -> dict[str, Any]:
+        """What the worker is told of it."""
+        files = [[name, str(path)] for name, path in self.files]
+        return {"files": files, "origin": self.origin, "licence": self.licence, "name": self.name}
 
 
 @asynccontextmanager
@@ -65,13 +83,10 @@ async def state_files(view: View, blob: Blob, state: Sequence[Cid], stack: Async
     return found
 
 
-def merge_job(
-    view: View, inputs: Sequence[Cid], incomes: Sequence[int], rule: str, base: Cid | None, state: Sequence[Cid],
-    folder: Path,
-) -> dict[str, Any]:  # fmt: skip
+def merge_job(view: View, merge: Merge | Merging, state: Sequence[Cid], folder: Path) -> dict[str, Any]:
     """What the worker needs besides files to make one model of several; ``folder``: where their files are linked."""
-    gone = [str(cid) for cid in lineage.replaced_by(view, inputs, state)]
-    told = {"rule": rule, "incomes": list(incomes), "base": base is not None}
+    gone = [str(cid) for cid in lineage.replaced_by(view, merge.inputs, state)]
+    told = {"rule": merge.merging, "incomes": list(merge.incomes), "base": merge.base is not None}
     # No source lies in this folder: the names of a merge's sources begin with a number or with "base".
     return {"merge": told, "replaced": gone, "scratch_dir": str(folder / "merged")}
 
@@ -115,7 +130,7 @@ async def job_of(
             "state": await state_files(view, blob, against, stack),
         }  # fmt: skip
         if isinstance(body, Merge):
-            job |= merge_job(view, body.inputs, body.incomes, body.merging, body.base, against, scratch)
+            job |= merge_job(view, body, against, scratch)
         if base is not None:
             assert isinstance(base.body, Absorption), "checked when the refinement became a claim"
             whole = await stack.enter_async_context(blob(base.body.weights))

@@ -1,4 +1,4 @@
-"""What a person asked to be absorbed: small files in ``work/absorb``, so that nothing asked for is lost.
+"""What a person asked to be absorbed or merged: small files in ``work/absorb``, so that nothing asked for is lost.
 
 The command line writes them, a running node takes them up, oldest first, and writes into them how far it is; without a
 node they wait for the next ``borg run``.
@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Request:
         stage: queued, fetching, converting, measuring, published, refused (the mesh has it) or failed.
         text: one sentence about the stage; part: how much of the stage is done, 0…1.
         tries: how often this node has begun it; result: what the conversion gave, once it is published.
+        inputs: of a wish to merge, the cids of what is merged; merging: by which rule; base: the cid of their common
+            base. Then ``source`` is only words.
     """
 
     id: str
@@ -44,6 +47,9 @@ class Request:
     tries: int = 0
     cid: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    merging: str = ""
+    base: str | None = None
 
     @property
     def over(self) -> bool:
@@ -65,12 +71,21 @@ class Requests:
         """
         if not source.strip() or len(source) > SOURCE_CHARS_MAX or not source.isprintable():
             raise UsageError(detail="A source is a text such as file:PATH, hf:ORG/MODEL or pypi:NAME.")
+        return self.put(Request(self._name(), source, steps, rule, licence_ok))
+
+    def add_merge(self, inputs: Sequence[str], merging: str, base: str | None = None) -> Request:
+        """Write a wish to merge durably. Raises UsageError as ``add`` does."""
+        inputs = sorted(inputs)
+        words = "merge of " + ", ".join(f"…{cid[-8:]}" for cid in inputs)
+        return self.put(Request(self._name(), words, 0, "", inputs=inputs, merging=merging, base=base))
+
+    def _name(self) -> str:
+        """A name for one more request; those of one node ascend with time."""
         if sum(not request.over for request in self.all()) >= WAITING_MAX:
             raise UsageError(
                 detail=f"{WAITING_MAX} models wait to be absorbed already. Start `borg run` first."
             )
-        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        return self.put(Request(name, source, steps, rule, licence_ok))
+        return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
 
     def put(self, request: Request) -> Request:
         """Write a request as it stands now; whole or as it was."""
@@ -114,6 +129,6 @@ class Requests:
 def _read(path: Path) -> Request | None:
     try:
         value = json.loads(path.read_text(encoding="ascii"))
-        return Request(**{item.name: value[item.name] for item in fields(Request)})
+        return Request(**{item.name: value[item.name] for item in fields(Request) if item.name in value})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -378,7 +378,13 @@ class Node:
         async def retract(cid: str, why: str = "") -> str:
             return str(retract_own(self.hub, cid, why).cid)
 
-        return {"absorb": absorb, "retract": retract}
+        async def merge(cids: str, rule: str, base: str = "") -> str:
+            """Keep a wish to merge these (ids with spaces between); the request's name. A sentence if none can be."""
+            if self.absorber is None:
+                raise NotAllowed(detail="This node absorbs nothing now (role sync, or it is still starting).")
+            return self.absorber.merger.ask(cids.split(), rule, base or None)
+
+        return {"absorb": absorb, "retract": retract, "merge": merge}
 
 
 def maker_of(family: str, judge: Worker, second: Worker) -> Worker:

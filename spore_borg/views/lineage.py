@@ -120,10 +120,18 @@ def outside(view: View, inputs: Sequence[Cid], state: Sequence[Cid]) -> list[Cid
 
 def work_of(body: Absorption) -> terms.Work:
     """What a claim does; merges of the same files by another rule are other work."""
-    task, sources, rule, steps, base = terms.work_of(body)
-    if isinstance(body, Merge):
-        return task, sources, f"{rule} {body.merging}", steps, body.base
-    return task, sources, rule, steps, base
+    return (
+        merge_work(body, body.sources, body.merging, body.base)
+        if isinstance(body, Merge)
+        else terms.work_of(body)
+    )
+
+
+def merge_work(
+    like: Absorption, sources: Iterable[tuple[str, Cid]], merging: str, base: Cid | None
+) -> terms.Work:
+    """What a merge does; ``like``: it, or one of its inputs."""
+    return like.task, tuple(sorted({cid for _, cid in sources})), f"{like.rule} {merging}", like.steps, base
 
 
 def take_work(view: View, record: Record) -> None:

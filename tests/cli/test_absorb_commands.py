@@ -9,10 +9,12 @@ import pytest
 
 from spore_borg.cli import call
 from spore_borg.home import Home
+from spore_borg.node.requests import Requests
 from spore_borg.store.log import Log
 from spore_borg.store.tables import Tables
 from spore_borg.views.rows import tables
 from tests.absorb_world import AbsorbWorld
+from tests.merge_world import lineage_of
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,39 @@ def test_what_is_asked_without_a_node_is_kept_and_shown(
     assert call(["--home", str(home), "state"]) == 0
     assert "under way: hf:org/model" in capsys.readouterr().out
     assert call(["--home", str(home), "absorb", "hf:org/model", "--steps", "33"]) == 2
+
+
+def test_a_wish_to_merge_without_a_node_is_kept_with_whole_ids(
+    home: Path, world: AbsorbWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cids = sorted(str(record.cid) for record in world.records if record.kind == "absorption")
+    parts = [f"…{cid[-10:]}" for cid in cids]
+    assert call(["--home", str(home), "merge", *parts, "--rule", "mean/1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stage"] == "queued"
+    (request,) = Requests(Home(home)).all()
+    assert (request.inputs, request.merging, request.base) == (cids, "mean/1", None)
+    assert call(["--home", str(home), "merge", parts[0], parts[0]]) == 2
+    assert "two different" in capsys.readouterr().err
+    assert call(["--home", str(home), "merge", parts[0], "zzz"]) == 4
+    assert call(["--home", str(home), "merge", *parts, "--rule", "median/1"]) == 2
+
+
+def test_state_says_of_how_many_a_model_is_a_merge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, inputs = lineage_of("one", "two")
+    view, claim = world.merged("ben", inputs)
+    made = Home(tmp_path / "h").create()
+    seq = {record.cid: number for number, record in enumerate(world.records, 1)}
+    views = Tables(made.views)
+    views.publish(tables(view, seq, world.nodes["root"].key.public))
+    views.close()
+    with Log(made.log) as log:
+        log.append(world.records)
+    assert call(["--home", str(made.path), "state"]) == 0
+    out = capsys.readouterr().out
+    assert "merged (merge of 2)" in out and "of 1 model(s)" in out
+    assert call(["--home", str(made.path), "state", "--all", "--json"]) == 0
+    rows = {row["cid"]: row for row in json.loads(capsys.readouterr().out)["shards"]}
+    assert [cid for cid, _ in rows[str(claim.target.cid)]["inputs"]] == [str(cid) for cid in sorted(inputs)]
+    assert "has taken its place" in rows[str(inputs[0])]["standing"]

@@ -20,6 +20,7 @@ from spore_borg.node.cheats import ABSORB_CHEATS
 from spore_borg.node.hub import Hub
 from spore_borg.node.requests import Requests
 from spore_borg.node.verifier import Verifier
+from spore_borg.policies import merging
 from spore_borg.policies.verifier import duties
 from spore_borg.records import bodies
 from spore_borg.records.cid import RAW, Cid
@@ -324,9 +325,14 @@ def test_a_stale_claim_is_measured_again_by_itself(world: AbsorbWorld, hub_in: H
     assert again.body.state_root == first.body.state_root or bench.absorber.runs.get(again.body.state_root)
 
 
-def test_a_verified_member_is_refined_now_and_then(world: AbsorbWorld, hub_in: HubIn, tmp_path: Path) -> None:
+def test_a_verified_member_is_refined_now_and_then(
+    world: AbsorbWorld, hub_in: HubIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "TURN_ROUNDS", 1)
     record = world.absorb("ben", "minilm")
     view = world.run(8)
+    while not merging.is_my_turn(view, world.nodes["ann"].key.public, f"refine/{record.cid}"):
+        view = world.run(1)
     assert view.bank.members() == (record.cid,)
     bench = Bench(hub_in(world, "ann"), FakeWorker(tmp_path / "w"))
     for name in ("minilm", "suite"):

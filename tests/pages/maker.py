@@ -189,8 +189,8 @@ class Maker:
             metric=1_234_567, weights=str(Cid.of(cid, 0x55)),
             sources=json.dumps([[file, str(Cid.of(cid, 0x55))] for file in ("config.json", "model.safetensors")]),
             base=None, inputs="[]", state="[]", operator="absorb", why="It answers what the state cannot.",
-            outcome="kept", fingerprint="f1" * 32, verdict="confirmed", stage="settled", reason="All drawn nodes agree.",
-            round_ack=epoch + 1, round_settled=epoch + 4, settled=1, member=1,
+            outcome="kept", fingerprint="f1" * 32, verdict="confirmed", stage="settled",
+            reason="All drawn nodes agree.", round_ack=epoch + 1, round_settled=epoch + 4, settled=1, member=1,
             standing="It makes genre better and nothing worse.", gains="[]",
         )  # fmt: skip
         row["class"] = hardware_class

@@ -11,8 +11,6 @@ import hashlib
 from collections.abc import Mapping
 from fractions import Fraction
 
-from spore_borg.learn.errors import LearnError
-
 WEIGHT_MAX = 1 << 62
 LOG_BITS = 48  # fraction bits of −log2(u)
 INCOME_ONE = 1 << 20
@@ -40,14 +38,14 @@ def owner(shard_range: str, epoch: int, members: Mapping[str, int]) -> str:
         shard_range: names the range, for example ``bafy…/w1/0-70``.
         members: weight of each, a whole number above 0; the chance to own is in proportion to it.
     Raises:
-        LearnError: no members, or a weight out of range.
+        ValueError: no members, or a weight out of range.
     """
     if not members:
-        raise LearnError("A range has no owner without members.")
+        raise ValueError("A range has no owner without members.")
     best: tuple[Fraction, str] | None = None
     for name, weight in members.items():
         if not 0 < weight < WEIGHT_MAX:
-            raise LearnError(f"The weight of {name[:60]!r} is not a whole number from 1 to 2^62.")
+            raise ValueError(f"The weight of {name[:60]!r} is not a whole number from 1 to 2^62.")
         parts = (shard_range.encode(), str(epoch).encode(), name.encode())
         seed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         draw = int.from_bytes(hashlib.sha256(b"spore-borg/owner\0" + seed).digest()[:8], "big")
@@ -66,10 +64,10 @@ def income(scores: Mapping[str, int], *, cap: int = INCOME_ONE // 4) -> dict[str
         scores: whole numbers; what is below 0 counts as 0.
         cap: no member counts for more than this share, as far as the others have scores to take the rest.
     Raises:
-        LearnError: a cap out of range.
+        ValueError: a cap out of range.
     """
     if not 0 < cap <= INCOME_ONE:
-        raise LearnError(f"A cap is a share from 1 to 2^20, not {cap}.")
+        raise ValueError(f"A cap is a share from 1 to 2^20, not {cap}.")
     paid = {name: max(score, 0) for name, score in scores.items()}
     earning = sorted((name for name in paid if paid[name]), key=lambda name: (-paid[name], name))
     shares = dict.fromkeys(paid, 0)
