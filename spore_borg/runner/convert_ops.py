@@ -122,7 +122,22 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-OPS: dict[str, Op] = {"absorb": absorb, "measure": measure, "redo": redo}
+def _unless_here(op: Op) -> Op:
+    """An operation whose trouble with this machine's files (a full disk, say) is no word about an author's.
+
+    What cannot be used is a LearnError; an OSError would count as that and accuse the author.
+    """
+
+    def asked(params: Params, report: Report) -> dict[str, Any]:
+        try:
+            return op(params, report)
+        except OSError as error:
+            raise RuntimeError(f"This machine could not read or write a file: {error}") from error
+
+    return asked
+
+
+OPS: dict[str, Op] = {"absorb": absorb, "measure": _unless_here(measure), "redo": _unless_here(redo)}
 
 
 def _feeds(model: Model, items: Sequence[Item]) -> list[dict[str, Any]]:

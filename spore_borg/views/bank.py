@@ -44,10 +44,15 @@ class Standing:
 
 @dataclass(slots=True)
 class Bank:
-    """Standings of all verified absorptions; the members are those that joined."""
+    """Standings of all verified absorptions; the members are those that joined.
+
+    Attributes:
+        withdrawn: author → its joins that will not be paid, one for each member that it has retracted.
+    """
 
     standings: dict[Cid, Standing] = field(default_factory=dict)
     retracted: set[Cid] = field(default_factory=set)
+    withdrawn: dict[bytes, int] = field(default_factory=dict)
 
     def members(self, modality: str | None = None) -> tuple[Cid, ...]:
         """The members of a modality, or all, ascending."""
@@ -140,8 +145,17 @@ class Bank:
 
     def retract(self, cid: Cid) -> None:
         """Its author takes it out; also before it was ever in."""
+        old = self.standings.get(cid)
+        if old is not None and old.word in (JOINED, REPLACED):
+            self.withdrawn[old.author] = self.withdrawn.get(old.author, 0) + 1
         self.retracted.add(cid)
         self._remove(cid, "Its author has retracted it.")
+
+    def repaid(self, author: bytes) -> bool:
+        """Whether a join of this author only makes up for a member that it has retracted; each does so once."""
+        left = self.withdrawn.get(author, 0)
+        self.withdrawn[author] = max(0, left - 1)
+        return left > 0
 
     def drop(self, banned: Iterable[bytes]) -> None:
         """Remove what dead keys have brought in."""

@@ -48,8 +48,9 @@ def _book_absorption(view: View, claim: Claim, body: Absorption, round_: int) ->
         standing = view.bank.offer(cid, author, body, round_, lambda: _weighed(view, claim, body), earned)
         view.bank_solo.adopt(standing)  # in place of its author's word
         view.frontier_why[cid] = standing.why
-        if standing.word != STALE:
-            _pay_author(view, claim, standing.word == JOINED)
+        joined = standing.word == JOINED
+        if standing.word != STALE and not (joined and view.bank.repaid(author)):
+            _pay_author(view, claim, joined)
     elif claim.verdict == verdicts.SOLO and author in view.ledger.roots:
         view.frontier_why[cid] = view.bank_solo.offer(cid, author, body, round_, None).why
 

@@ -106,6 +106,8 @@ def absorption_fault(view: View, record: Record, body: Absorption) -> str:
             return "A member of its state is no acknowledged absorption."
         if claim.body.modality != body.modality:
             return "A member of its state has another modality."
+        if cid not in view.bank.standings and cid not in view.bank_solo.standings:
+            return "A member of its state is not verified."  # what verifiers must load has been loaded before
     return _fingerprint_fault(view, record) or _duplicate_fault(view, record, body)
 
 
@@ -121,7 +123,7 @@ def _duplicate_fault(view: View, record: Record, body: Absorption) -> str:
 def holder(view: View, work: Work) -> Cid | None:
     """The record that has this work already, whatever its gate said; None if it is free."""
     held = view.absorbed.get(work)
-    if held is None or held in view.bank.retracted:
+    if held is None or held in view.bank.retracted or view.ledger.account(view.claims[held].author).banned:
         return None
     return None if view.claims[held].verdict in (verdicts.REFUTED, verdicts.VOID) else held
 

@@ -430,3 +430,61 @@ def test_by_the_far_tolerance_of_large_blocks_a_lie_gains_less_than_a_hundredth(
     far = [evidence.tolerance(claim.body, claim.task, opening, b, False) for b in (16, 32)]
     assert before - true <= far[0] and true - after <= far[1]
     assert gate.weigh(0, "p", [before] * 16, [after] * 16).word == "even"
+
+
+def member_pay(view: View, name: str, world: AbsorbWorld) -> list[int]:
+    me = world.nodes[name].key.public
+    return [e.amount for e in view.ledger.entries if e.node == me and e.rule == "state member"]
+
+
+def test_to_retract_and_absorb_again_is_paid_once() -> None:
+    world = mesh("ann", "ben")
+    _, claim = world.absorbed("ann", "minilm")
+    for _ in range(2):
+        world.write(world.nodes["ann"], bodies.Retract(target=claim.target.cid, why="again"))
+        world.run(2)
+        view, claim = world.absorbed("ann", "minilm")
+        assert view.bank.members() == (claim.target.cid,)
+    assert len(member_pay(view, "ann", world)) == 1
+    view, _ = world.absorbed("ann", "another")
+    assert len(member_pay(view, "ann", world)) == 2, "what is new is paid"
+
+
+def test_a_dead_keys_work_is_free_again() -> None:
+    world = mesh("ann", "ben", "cat")
+    world.absorbed("ann", "minilm")
+    ann = world.nodes["ann"]
+    for name in "ab":
+        world.write(
+            ann, bodies.Profile(display_name=name, bio="", website="", avatar_url="", donation_address="")
+        )
+        if name == "a":
+            ann.seq, ann.prev = ann.seq - 1, world.records[-1].prev
+    ann.kind = "asleep"
+    assert world.run(3).bank.members() == ()
+    view, claim = world.absorbed("ben", "minilm")
+    assert view.bank.members() == (claim.target.cid,)
+
+
+def test_a_state_names_only_what_was_verified() -> None:
+    world = mesh("ann", "ben", "cat")
+    waiting = world.absorb("cat", "hostile")
+    world.run(1)
+    early = world.absorb("ann", "one", state=(waiting.cid,))
+    unknown = world.absorb("ben", "two", state=(world.absorbing,))
+    image, _ = world.absorb("cat", "eyes", modality="image"), world.run(8)
+    mixed = world.absorb("ben", "three", state=(image.cid,))
+    view = world.run(3)
+    assert "not verified" in view.notes[early.cid]
+    assert "no acknowledged absorption" in view.notes[unknown.cid]
+    assert "another modality" in view.notes[mixed.cid]
+
+
+def test_a_copy_under_another_name_holds_the_same_work() -> None:
+    world = mesh("ann", "ben")
+    _, first = world.absorbed("ann", "minilm")
+    sources = (("renamed/weights.bin", first.body.sources[0][1]),)
+    copy = world.absorb(
+        "ben", "own-model", sources=sources, weights=first.body.weights, params=first.body.params
+    )
+    assert "Already absorbed" in world.run(3).notes[copy.cid]

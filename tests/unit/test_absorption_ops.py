@@ -12,7 +12,7 @@ from spore_borg.learn.digest import learn_digest
 from spore_borg.learn.errors import LearnError
 from spore_borg.node.tasks import suite_task_body, task_spec
 from spore_borg.records.cid import RAW, Cid
-from spore_borg.runner import absorb_ops, convert_ops
+from spore_borg.runner import absorb_ops, convert_ops, worker
 from spore_borg.views import gate
 from tests.learn import models
 
@@ -33,7 +33,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     models.tiny_cnn(folder / "cnn")
     found = absorb_ops.source({"source": f"file:{folder / 'cnn'}", "out_dir": str(folder / "source")}, quiet)
     return {
-        "task": task_spec(body), **found, "suite_path": suite["path"], "state": [], "rule": "few-spike/1", "steps": 3,
+        "task": task_spec(body), **found, "suite_path": suite["path"], "state": [], "rule": "few-spike/1", "steps": 4,
         "out_dir": str(folder / "shard"), "cache_dir": str(folder / "cache"),
     }  # fmt: skip
 
@@ -78,12 +78,15 @@ def test_groups_of_one_claim_are_redone_with_one_calibration(
     job: Job, made: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A verifier of a new author redoes all groups: to the same bytes, whether the thresholds are known or not."""
-    from spore_borg.learn.spike import convert
+    from spore_borg.learn.spike import calibrate, convert
 
-    calls = []
-    monkeypatch.setattr(
-        convert, "calibrate", lambda *given, _real=convert.calibrate: calls.append(1) or _real(*given)
-    )
+    calls, real = list[int](), calibrate.calibrate
+
+    def counted(*given: Any) -> dict[str, calibrate.Threshold]:
+        calls.append(1)
+        return dict(real(*given))
+
+    monkeypatch.setattr(convert, "calibrate", counted)
 
     def redone(segment: int, **change: object) -> tuple[str, ...]:
         asked = {**job, "shard_path": made["shard_path"], "segment": segment, "inner_step": 3, **change}
@@ -100,8 +103,23 @@ def test_groups_of_one_claim_are_redone_with_one_calibration(
         convert_ops._last.clear()
         assert redone(segment) == known[segment]
     assert len(calls) == 3
-    assert redone(0, steps=4) != known[0] and len(calls) == 4
+    assert redone(0, steps=5) != known[0] and len(calls) == 4
     assert len(convert_ops._last) == 2, "only the last one is kept"
+
+
+def test_trouble_with_this_machines_files_is_no_word_about_an_author(
+    job: Job, made: Job, tmp_path: Path
+) -> None:
+    """Only what is unusable itself is evidence; ``data`` would accuse."""
+    asked = {**job, "shard_path": made["shard_path"], "segment": 0, "inner_step": 1, "blocks": [0]}
+    with pytest.raises(RuntimeError, match="This machine") as caught:
+        convert_ops.OPS["redo"]({**asked, "suite_path": str(tmp_path / "gone")}, quiet)
+    assert worker.describe(caught.value)["kind"] == "defect"
+    broken = tmp_path / "broken"
+    broken.write_bytes(Path(made["shard_path"]).read_bytes()[:-1])
+    with pytest.raises(LearnError) as unusable:
+        convert_ops.OPS["measure"]({**asked, "shard_path": str(broken)}, quiet)
+    assert worker.describe(unusable.value)["kind"] == "data"
 
 
 def test_a_refinement_is_measured_in_its_bases_place_and_can_be_redone(
