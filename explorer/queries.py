@@ -48,7 +48,7 @@ QUERIES: dict[str, str] = {
     # Lists of records: first which, then their rows.
     "window_records": _RECORD.format(where=""),
     "window_telling": """SELECT seq FROM (SELECT seq, kind FROM record ORDER BY seq DESC LIMIT :scan)
-      WHERE kind <> 'seal' ORDER BY seq DESC LIMIT :window""",
+      WHERE kind <> 'seal' LIMIT :window""",
     "window_records_kind": _RECORD.format(where="kind = :kind AND "),
     "window_records_author": _RECORD.format(where="author = :author AND "),
     "window_experiments": _EXPERIMENT.format(where=""),

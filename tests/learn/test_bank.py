@@ -96,7 +96,8 @@ def offers(seed: int) -> list[tuple[str, Model, bool]]:
 def test_the_bank_takes_what_helps_and_nothing_else(seed: int, opened: suite.Suite, tmp_path: Path) -> None:
     members: list[Member] = []
     joined, errors = [], []
-    for number, (name, model, _) in enumerate(offers(seed)):
+    offered = offers(seed)  # trains three networks
+    for number, (name, model, _) in enumerate(offered):
         feeds = [one for _, one in adapter(model.adapter, model.assets).feeds(opened.calibration("image"))]
         shard = convert(model, feeds, steps=5, out=tmp_path / f"{number}.safetensors")
         losses = measure.measure(model, shard, opened, members, blocks=range(16, 48), cache_dir=tmp_path)
@@ -107,5 +108,5 @@ def test_the_bank_takes_what_helps_and_nothing_else(seed: int, opened: suite.Sui
             members.append((name, shard))
             joined.append(name)
         errors.append(sum(losses[:16]))
-    assert joined == [name for name, _, wanted in offers(seed) if wanted]
+    assert joined == [name for name, _, wanted in offered if wanted]
     assert all(after <= before for before, after in itertools.pairwise(errors)), errors

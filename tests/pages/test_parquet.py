@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import tracemalloc
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,17 @@ def test_memory_holds_one_row_group(homes: Callable[[str], Path]) -> None:
     before = pyarrow.total_allocated_bytes()
     try:
         sizes, arrow = [], 0
-        for part in parts:
+        for part in islice(parts, 3):
             sizes.append(len(part))
             arrow = max(arrow, pyarrow.total_allocated_bytes() - before)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+        parts.close()
     print(
         f"{sum(sizes):,} bytes in {len(sizes)} pieces; at the peak {peak:,} bytes of Python, {arrow:,} of Arrow"
     )
-    assert len(sizes) == 100_000 // parquet.GROUP_ROWS + 1
+    assert min(sizes) > parquet.GROUP_ROWS  # a whole group each: several bytes a row
     assert peak < 48 << 20
     assert arrow < 16 << 20
 
