@@ -108,10 +108,12 @@ def _book_experiment(view: View, claim: Claim, body: Experiment, round_: int) ->
 
 
 def _pay_author(view: View, claim: Claim, step: bool) -> None:
+    absorbed = isinstance(claim.body, Absorption)
+    if absorbed and not step:
+        return  # models that help nowhere are cheap to make: paid, they would be a way to earn trust by junk
     amount = rep.CREDIT_STEP if step else rep.CREDIT_NEGATIVE
     if claim.alone_class:
         amount //= 2  # nobody of its fingerprint could replay it
-    absorbed = isinstance(claim.body, Absorption)
     rule = ("state member" if absorbed else "frontier step") if step else "audited result"
     what = "state" if absorbed else "frontier"
     text = (
