@@ -76,9 +76,9 @@ def unit_ppm(value: int | None) -> str:
 
 
 def fidelity(infidelity: int, digits: int = 4) -> str:
-    """One minus nano-(1 − cosine), rounded down, so that only what is exact shows as 1."""
+    """One minus nano-(1 − cosine), as titles and ``borg state`` round it; but only what is exact shows as 1."""
     scale = 10 ** (9 - digits)
-    return metric((NBITS - infidelity) // scale * scale, digits)
+    return metric(NBITS - scale if 0 < infidelity < scale // 2 + 1 else NBITS - infidelity, digits)
 
 
 def scaled(value: int | float | None, unit: str = "") -> str:

@@ -42,6 +42,7 @@ class Speaker:
 
     name: str
     cid: str
+    part: str  # what it did: looked up passages, or continued the text
     share_ppm: int  # of the weight
     confirmed: bool  # other nodes have verified it
 
@@ -83,7 +84,10 @@ def chat(db: Db, question: str = "", said: dict[str, object] | None = None) -> C
         question=question,
         passages=tuple(_passage(item) for item in _list(said.get("passages"))),
         completion=str(completion.get("text", "")) if isinstance(completion, dict) else "",
-        speakers=tuple(_speaker(item) for item in [*_list(said.get("models")), *_models(completion)]),
+        speakers=(
+            *(_speaker(item, "looked up") for item in _list(said.get("models"))),
+            *(_speaker(item, "continued") for item in _models(completion)),
+        ),
         hint=str(said.get("hint") or ""),
     )
 
@@ -130,11 +134,12 @@ def _passage(item: dict[str, object]) -> Passage:
     )
 
 
-def _speaker(item: dict[str, object]) -> Speaker:
+def _speaker(item: dict[str, object], part: str) -> Speaker:
     weight = item.get("weight")
     return Speaker(
         name=str(item.get("name", "")),
         cid=str(item.get("cid", "")),
+        part=part,
         share_ppm=round(weight * 1_000_000) if isinstance(weight, int | float) else 0,
         confirmed=bool(item.get("confirmed")),
     )

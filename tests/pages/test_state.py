@@ -74,4 +74,4 @@ def test_fidelity_is_never_rounded_up_to_exact() -> None:
 
     assert fidelity(0) == "1.0000"
     assert fidelity(1) == "0.9999"
-    assert fidelity(1_234_567) == "0.9987"
+    assert fidelity(1_234_567) == "0.9988"
