@@ -34,7 +34,7 @@ WORDS_SOURCE = "pypi:gensim==4.4.0:gensim/test/test_data/wordsim353.tsv"
 ITEMS_MAX = 500
 DIGITS_MAX = 1_000
 PASSAGES, PASSAGE_CHARS = 6, 84  # some 500 predictions, almost all from the middle of a sentence
-LINES, LINE_DIGITS = 48, 6
+LINES, LINE_DIGITS = 24, 6
 # The suite's names of file types → Magika's.
 KINDS = {"bz2": "bzip", "pickle": "pickle", "plist": "applebplist", "text": "txt"}
 
@@ -176,7 +176,7 @@ def handwriting(side: Side, suite: Suite, cache: Path) -> float:
 
 def file_types(side: Side, suite: Suite, cache: Path) -> float:
     """Share of files whose kind is named right."""
-    items, labels = probe_items(suite, "file-type")
+    items, labels = probe_items(suite, "file-type", 128)
     pairs = zip(side.answers(items), labels, strict=True)
     right = [row["classes"][0]["label"] == KINDS.get(label, label) for row, label in pairs]
     return float(np.mean(right))
@@ -196,7 +196,7 @@ def voices(side: Side, suite: Suite, cache: Path) -> float:
 def pitches(side: Side, suite: Suite, cache: Path) -> float:
     """Share of tones whose pitch lies within 50 cents of their note, octaves aside."""
     assert isinstance(side.adapter, Pitch)
-    items, labels = probe_items(suite, "pitch")
+    items, labels = probe_items(suite, "pitch", 128)
     names = next(probe.classes for probe in suite.probes if probe.name == "pitch")
     right = []
     for row, label in zip(side.answers(items), labels, strict=True):

@@ -13,10 +13,10 @@ HEAD = f"""<!-- Made by `{COMMAND}`; run that instead of editing. -->
 
 # Conversions
 
-What becomes of real models when they are turned into spiking shards without training, in numbers. `{COMMAND}` made
-this page; `--models NAME,…` and `--steps T,…` narrow it. The models come out of packages; nothing of those packages
-runs. Thresholds come from the calibration items of the [probe suite](../internals/absorption.md), fidelity from its 64
-fidelity items of the model's modality, the task from items of its own. The words are those of
+What becomes of real models when they are turned into spiking shards without training, in numbers. `{COMMAND}`
+made this page; `--models NAME,…` and `--steps T,…` narrow it. The models come out of packages, of which nothing else
+is used. Thresholds come from the calibration items of the [probe suite](../internals/absorption.md), fidelity from its
+64 fidelity items of the model's modality, the task from items of its own. The words are those of
 [Absorption](../internals/absorption.md).
 """
 NOTES = """
@@ -31,9 +31,9 @@ NOTES = """
   are the same to the last digit in every run on one fingerprint.
 - **active** is the share of coded values that spike at all, **spikes** what a coded value costs, **SynOps/MAC** the
   additions into membranes for each multiply-add of the dense model.
-- **ms** is CPU time an item, one thread, batches as the adapter makes them; **× dense** is the shard, run spike layer by
-  spike layer, over the dense source in fp32: the median of five repetitions in turn, with the least and the most. The
-  interpreter simulates spikes on a processor made for dense products; `borg bench infer` says what event-driven
+- **ms** is CPU time an item, one thread, batches as the adapter makes them; **× dense** is the shard, run spike layer
+  by spike layer, over the dense source in fp32: the median of three repetitions in turn, with the least and the most.
+  The interpreter simulates spikes on a processor made for dense products; `borg bench infer` says what event-driven
   products are worth where few inputs are active.
 - **convert** is CPU time for calibration, thresholds, int8 weights and the file; calibration is charged to each row.
 - Weights are int8 per output channel and have the same bytes at every T. `few-spike/1` has 2^T - 1 levels and a sign,
@@ -48,9 +48,7 @@ def joined(earlier: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, An
     report.setdefault("peers", earlier.get("peers", []))
     report["about"] = {
         **fresh["about"],
-        "again": ", ".join(fresh["models"])
-        + "; the others just before: "
-        + str(earlier["about"].get("machine", "")),
+        "runs": "more than one: some models were measured again, on this machine",
     }
     return report
 
@@ -64,7 +62,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     # No date: the page changes when numbers change.
-    for name in ("machine", "Python", "torch", "spore_borg", "duration", "again"):
+    for name in ("machine", "Python", "torch", "spore_borg", "runs"):
         if name in report["about"]:
             yield f"- {name}: {report['about'][name]}"
     yield "- threads: 1 a model, two models at once"

@@ -4,8 +4,8 @@ Each model of ``_conversions.ENTRIES`` is fetched (and kept under the user's cac
 full probe suite, and converted at every number of steps with ``few-spike/1`` (up to 16) and, from 8 on, ``rate/1``.
 Measured on the suite's 64 fidelity items and by the model's own task, against the dense source. One process a model,
 one thread each, two at once; CPU time throughout. Prints the page and writes ``tests/bench/results/absorb.json``;
-``--docs`` also writes ``docs/reference/conversions.md``; with ``--models`` the page keeps the other models of the last run.
-A model that cannot be fetched or converted is named with the reason. Exit status 1: a model failed.
+``--docs`` also writes ``docs/reference/conversions.md``; with ``--models`` the page keeps the other models of the
+last run. A model that cannot be fetched or converted is named with the reason. Exit status 1: a model failed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ RESULTS = Path(__file__).resolve().parent / "results" / "absorb.json"
 STEPS = (4, 5, 7, 8, 16, 32)
 RATE_FROM = 8  # fewer levels than that are no use for a rate code
 FEW_SPIKE_MAX = 16
-REPEATS = 5
-TIMED_ITEMS, TIMED_S = 16, 0.2  # items of one timing, fewer where they cost the dense model more CPU time
-COUNTED_BATCHES = 4
+REPEATS = 3
+TIMED_ITEMS, TIMED_S = 16, 0.1  # items of one timing, fewer where they cost the dense model more CPU time
+COUNTED_ITEMS = 8
 MODEL_LIMIT_S = (
     360  # conversions of one model that have not begun by then are left out, and the report says so
 )
@@ -97,10 +97,34 @@ def peak_mb() -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-class Conversions:
-    """All conversions of one model, in this process; prints one line of JSON for what it is, and one for each."""
+class Kept:
+    """Weights that stay in memory, so that the dense side is not charged for reading files."""
 
-    def __init__(self, name: str, cache: Path, work: Path) -> None:
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self._kept = kept
+
+    def names(self) -> list[str]:
+        """All of them."""
+        return list(self._kept)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one weight."""
+        return tuple(self._kept[name].shape)
+
+    def load(self, name: str) -> Any:
+        """One weight."""
+        return self._kept[name]
+
+
+class Conversions:
+    """All conversions of one model, in this process.
+
+    Args:
+        work: where shards are written, one over the other.
+        calibrated: whether the model will be converted at all.
+    """
+
+    def __init__(self, name: str, cache: Path, work: Path, *, calibrated: bool = True) -> None:
         import torch
 
         from spore_borg.learn.adapters import adapter
@@ -125,34 +149,23 @@ class Conversions:
         self.source_bytes = sum(one.numel() * one.element_size() for one in kept.values())
         adapted = adapter(self.model.adapter, self.model.assets)
 
-        class Kept:
-            """Weights that stay in memory, so that the dense side is not charged for reading files."""
-
-            def names(self) -> list[str]:
-                return list(kept)
-
-            def shape(self, name: str) -> tuple[int, ...]:
-                return tuple(kept[name].shape)
-
-            def load(self, name: str) -> torch.Tensor:
-                return kept[name]
-
-        weights = Kept()
-        self.dense = Side(adapted, lambda feeds: run(self.model.graph, weights, feeds))
+        self.weights = Kept(kept)
+        self.dense = Side(adapted, lambda feeds: run(self.model.graph, self.weights, feeds))
         modality = self.model.info.modality
         self.items = [item for block in range(BLOCKS) for item in self.suite.fidelity(modality, block)]
         self.feeds = [feeds for _, feeds in adapted.feeds(self.items)]
         self.before = self.dense.vectors(self.items)
-        self.task_before = self._task(self.dense)
+        self.task_before = self.task(self.dense)
         began = time.process_time()
         self.places = plan(self.model.graph)
-        self.samples = collect(
-            self.model, self.places, calibration_feeds(self.model, self.suite.calibration(modality))
-        )
+        if calibrated:
+            feeds = calibration_feeds(self.model, self.suite.calibration(modality))
+            self.samples = collect(self.model, self.places, feeds)
         self.calibration_s = time.process_time() - began
         self.layers: list[dict[str, str]] | None = None
 
-    def _task(self, side: Any) -> float | None:
+    def task(self, side: Any) -> float | None:
+        """The model's own task, asked of the dense source or a shard."""
         task = self.entry.task
         return None if task is None else task.measure(side, self.suite, self.cache)
 
@@ -167,14 +180,11 @@ class Conversions:
             "relative": task is not None and task.relative, "task_before": self.task_before,
         }  # fmt: skip
 
-    def one(self, rule: str, steps: int) -> dict[str, Any]:
-        """Convert once and measure everything about it."""
+    def shard(self, rule: str, steps: int) -> tuple[Any, float]:
+        """A shard of the model, and the CPU seconds that it took, calibration included."""
         from spore_borg.learn.spike.calibrate import threshold
         from spore_borg.learn.spike.codes import Code
         from spore_borg.learn.spike.convert import SEGMENTS, Maker, write
-        from spore_borg.learn.spike.counts import Count
-        from spore_borg.learn.spike.run import report, run_spiking
-        from tests.bench._conversions import Side
 
         began, code = time.process_time(), Code(rule, steps)
         thresholds = {}
@@ -182,15 +192,23 @@ class Conversions:
             node, _, number = key.rpartition(".")
             thresholds[key] = threshold(self.places[node], int(number), sample, code)
         shard = write(Maker(self.model, code, SEGMENTS, thresholds), self.work / "one.shard")
-        convert_s = self.calibration_s + time.process_time() - began
+        return shard, self.calibration_s + time.process_time() - began
+
+    def one(self, rule: str, steps: int) -> dict[str, Any]:
+        """Convert once and measure everything about it."""
+        from spore_borg.learn.spike.counts import Count
+        from spore_borg.learn.spike.run import report, run_spiking
+        from tests.bench._conversions import Side
+
+        shard, convert_s = self.shard(rule, steps)
         side = Side(self.dense.adapter, lambda feeds: run_spiking(shard, feeds))
         count = Count()
-        for feeds in self.feeds[:COUNTED_BATCHES]:
+        for feeds in self.feeds[: -(-COUNTED_ITEMS * len(self.feeds) // len(self.items))]:
             run_spiking(shard, feeds, count=count)
         total = count.total()
         found: dict[str, Any] = {
             "rule": rule, "steps": steps, "convert_s": convert_s, **likeness(self.before, side.vectors(self.items)),
-            "task_after": self._task(side), "active": total.active / max(total.values, 1),
+            "task_after": self.task(side), "active": total.active / max(total.values, 1),
             "spikes_per_value": total.spikes / max(total.values, 1),
             "synops_per_mac": total.synops / total.macs if total.macs else None,
             "bytes": shard.path.stat().st_size, "zeros": zeros(shard), **self._speed(side),
@@ -300,11 +318,14 @@ def measured(name: str, cache: Path, steps: Sequence[int], limit_s: float) -> di
     return found
 
 
-def run(models: Sequence[str], cache: Path, steps: Sequence[int]) -> dict[str, Any]:
-    """The report of some models: ``{about, steps, models}``."""
+def run(
+    models: Sequence[str], cache: Path, steps: Sequence[int], each: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """The report of some models: ``{about, steps, models}``; ``each`` is told it whenever a model is done."""
     from tests.bench._conversions import suite_path
 
-    began, report = time.monotonic(), {"about": about(), "steps": list(steps), "models": {}}
+    began = time.monotonic()
+    report: dict[str, Any] = {"about": about(), "steps": list(steps), "models": {}}
     suite_path(cache)  # built once, before two children want it
 
     def one(name: str) -> tuple[str, dict[str, Any]]:
@@ -313,9 +334,12 @@ def run(models: Sequence[str], cache: Path, steps: Sequence[int]) -> dict[str, A
             return name, {"rows": [], "left_out": [], "failed": f"no time left of {LIMIT_S} s"}
         return name, measured(name, cache, steps, min(MODEL_LIMIT_S, left))
 
+    done: dict[str, Any] = report["models"]
     queue = sorted(models, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        report["models"] = dict(pool.map(one, queue))
+        for name, found in pool.map(one, queue):
+            done[name] = found
+            each(report)  # an end by force loses no finished model
     report["about"]["duration"] = f"{time.monotonic() - began:.0f} s"
     return report
 
@@ -332,6 +356,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--docs", action="store_true", help="write docs/reference/conversions.md")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--only-peers", action="store_true", help="the comparison alone; the rest as it was")
     parser.add_argument("--no-peer", action="store_true", help="without the comparison with others")
     parser.add_argument("--child", metavar="NAME", help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=float, default=MODEL_LIMIT_S, help=argparse.SUPPRESS)
@@ -345,6 +370,7 @@ def main(arguments: list[str]) -> int:
     if given.child:
         child(given.child, given.cache, steps, given.limit)
         return 0
+    from tests.bench import _conversion_peers as peers
     from tests.bench import _conversions_page as page
     from tests.bench._conversions import ENTRIES
 
@@ -352,15 +378,23 @@ def main(arguments: list[str]) -> int:
     unknown = sorted(set(models) - set(ENTRIES))
     if unknown:
         parser.error(f"no model {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
-    report = run(models, given.cache, steps)
-    if given.models and RESULTS.exists():
-        report = page.joined(json.loads(RESULTS.read_text(encoding="utf-8")), report)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else None
+    narrowed = bool(given.models or given.only_peers) and earlier is not None
+
+    def save(fresh: dict[str, Any]) -> dict[str, Any]:
+        whole = page.joined(earlier, fresh) if narrowed and earlier is not None else fresh
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return whole
+
+    report = run([] if given.only_peers else models, given.cache, steps, save)
+    if not given.no_peer:
+        report["peers"] = peers.rows(given.cache)
+    report = save(report)
     print(RESULTS.read_text(encoding="utf-8") if given.json else page.markdown(report))
     if given.docs:
         page.DOCS.write_text(page.markdown(report), encoding="utf-8")
-    return 1 if any("failed" in report["models"][name] for name in models) else 0
+    return 1 if any("failed" in report["models"].get(name, {}) for name in models) else 0
 
 
 if __name__ == "__main__":
