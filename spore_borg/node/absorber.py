@@ -104,11 +104,11 @@ class Absorber:
             await self._guard(again, self._measure_again(view.claims[again]))
             return True
         if self.refine and time.monotonic() - self._refined_s > REFINE_EVERY_S:
-            base = policy.to_refine(view, self.hub.me, self.fingerprint)
+            base = policy.to_refine(view, self.hub.me, self.fingerprint, self._failed)
             mine = base is not None and merging.is_my_turn(
                 view, self.hub.me, f"refine/{base}", self.fingerprint
             )
-            if base is not None and mine and base not in self._failed:
+            if base is not None and mine:
                 self._refined_s = time.monotonic()
                 await self._guard(base, self._refine(view.claims[base]))
                 return True

@@ -6,7 +6,7 @@ Source: PROTOCOL §6; spec/51-absorption-and-state.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from spore_borg.policies.prover import WHY_BYTES, Run, clip
@@ -118,10 +118,13 @@ def stale(view: View, me: bytes) -> list[Cid]:
     return found
 
 
-def to_refine(view: View, me: bytes, fingerprint: bytes) -> Cid | None:
+def to_refine(view: View, me: bytes, fingerprint: bytes, skip: Container[object] = ()) -> Cid | None:
     """A member of the state that this node may try to refine: verified, of its own fingerprint, not tried yet.
 
     None while claims wait for verification, so that refinements never hold up what somebody asked for.
+
+    Args:
+        skip: members whose refinement came to nothing here.
     """
     if len(view.pending) > PENDING_MAX:
         return None
@@ -129,7 +132,7 @@ def to_refine(view: View, me: bytes, fingerprint: bytes) -> Cid | None:
     found = []
     for cid, standing in view.bank.standings.items():
         body = view.claims[cid].body
-        fits = body.fingerprint == fingerprint and not isinstance(body, Merge)
+        fits = body.fingerprint == fingerprint and not isinstance(body, Merge) and cid not in skip
         if standing.word == JOINED and cid not in tried and fits:
             mine = (
                 view.claims[cid].author == me
