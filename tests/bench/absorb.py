@@ -253,8 +253,9 @@ def licence_of(found: Any) -> str:
         return str(found.licence)
     for name, path in found.files:
         if Path(name).name.lower().startswith(("license", "licence")):
-            words = path.read_text(encoding="utf-8", errors="replace").split()
-            return f"by its licence file: {' '.join(words[:4])}".rstrip(",")
+            text = path.read_text(encoding="utf-8", errors="replace")
+            words = text[max(text.find("Apache License"), 0) :].split()
+            return f"by its licence file: {' '.join(words[:3])}".rstrip(",")
     return "unknown"
 
 
@@ -299,7 +300,9 @@ def measured(name: str, cache: Path, steps: Sequence[int], limit_s: float) -> di
             command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False,
             timeout=limit_s + 120,
         )  # fmt: skip
-        output, failed = done.stdout, done.stderr.strip() if done.returncode else ""
+        output, failed = done.stdout, ""
+        if done.returncode:
+            failed = done.stderr.strip() or f"ended with status {done.returncode}"
     except subprocess.TimeoutExpired as error:
         raw = error.stdout or b""
         output = raw if isinstance(raw, str) else raw.decode(errors="replace")
