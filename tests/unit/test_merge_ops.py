@@ -12,6 +12,8 @@ import torch
 from spore_borg.learn.adapters import adapter
 from spore_borg.learn.errors import LearnError
 from spore_borg.learn.lineage import merged_model
+from spore_borg.learn.measure import sides
+from spore_borg.learn.shard import open_shard
 from spore_borg.learn.spike.convert import convert
 from spore_borg.learn.suite import open_suite
 from spore_borg.node.tasks import suite_task_body, task_spec
@@ -82,7 +84,9 @@ def test_a_merge_is_converted_and_measured_in_its_inputs_place(job: Job, made: J
     )
     after = [loss for _, loss in alone["losses"]]
     assert made["losses"][96:112] == after, "after the merge its inputs are gone"
-    assert made["losses"][80:96] != after, "before it they are there"
+    members = [(name, open_shard(Path(path))) for name, path in job["state"]]
+    before, later = sides(open_shard(Path(made["shard_path"])), members, None, job["replaced"])
+    assert (len(before), len(later)) == (2, 1), "before it they are there"
     blocks = [3, 80, 97]
     found = convert_ops.measure({**job, "shard_path": made["shard_path"], "blocks": blocks}, quiet)
     assert found["losses"] == [[block, made["losses"][block]] for block in blocks]
