@@ -17,7 +17,7 @@ from spore_borg.views import gate, terms, verdicts
 from spore_borg.views.bank import JOINED, STALE
 from spore_borg.views.reduce import View
 
-PENDING_MAX = 2  # claims without a verdict; a node with more does not think of refinements
+PENDING_MAX = 2  # absorptions without a verdict; a node with more does not think of refinements
 EVERY_BLOCK = range(gate.BLOCKS)
 
 
@@ -121,12 +121,12 @@ def stale(view: View, me: bytes) -> list[Cid]:
 def to_refine(view: View, me: bytes, fingerprint: bytes, skip: Container[object] = ()) -> Cid | None:
     """A member of the state that this node may try to refine: verified, of its own fingerprint, not tried yet.
 
-    None while claims wait for verification, so that refinements never hold up what somebody asked for.
+    None while absorptions wait for verification, so that refinements never hold up what somebody asked for.
 
     Args:
         skip: members whose refinement came to nothing here.
     """
-    if len(view.pending) > PENDING_MAX:
+    if sum(isinstance(claim.body, Absorption) for claim in view.pending) > PENDING_MAX:
         return None
     tried = {claim.body.base for claim in view.claims.values() if isinstance(claim.body, Refinement)}
     found = []
