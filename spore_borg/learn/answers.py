@@ -22,13 +22,13 @@ from spore_borg.learn.adapters import Adapter, adapter
 from spore_borg.learn.adapters.base import ANSWERS_MAX
 from spore_borg.learn.adapters.lm import CausalLm
 from spore_borg.learn.errors import LearnError
-from spore_borg.learn.graph import HEADS, Weights
-from spore_borg.learn.run import run
-from spore_borg.learn.shard import Shard, open_shard
-from spore_borg.learn.spike.ops import Spiking
+from spore_borg.learn.graph import HEADS
+from spore_borg.learn.run import Allowance
+from spore_borg.learn.shard import open_shard
+from spore_borg.learn.spike.run import Runner
 
 OPEN_MAX = 8  # models kept open at once
-KEPT_NUMBERS_MAX = 100_000_000  # a larger model is read from the disk anew for each batch
+KEPT_BYTES_MAX = 400_000_000  # of one model; what is beyond is read from the disk anew for each batch
 ITEMS_MAX = 1_024  # items of one question
 TOP = 5
 
@@ -47,38 +47,13 @@ class Voice:
     weight: float
 
 
-class _KeptWeights:
-    """Weights that stay in memory as float32 after their first use: a question comes seldom alone."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-        self._kept: dict[str, torch.Tensor] = {}
-
-    def names(self) -> list[str]:
-        return self._weights.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._weights.shape(name)
-
-    def load(self, name: str) -> torch.Tensor:
-        if name not in self._kept:
-            self._kept[name] = self._weights.load(name)
-        return self._kept[name]
-
-
 class _Open:
     """An opened shard, its adapter, and what of it stays in memory."""
 
     def __init__(self, path: Path) -> None:
-        self.shard: Shard = open_shard(path)
-        self.adapter: Adapter = adapter(self.shard.adapter, self.shard.model().assets)
-        small = self.shard.info.params_count <= KEPT_NUMBERS_MAX
-        self._weights: Weights = _KeptWeights(self.shard.weights()) if small else self.shard.weights()
-        self._ops = Spiking(self.shard).table()  # keeps the thresholds
-
-    def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The graph's outputs, by spikes. Raises GraphError or ShardError."""
-        return run(self.shard.graph, self._weights, feeds, ops=self._ops)
+        shard = open_shard(path)
+        self.adapter: Adapter = adapter(shard.adapter, shard.model().assets)
+        self.run = Runner(shard, Allowance(KEPT_BYTES_MAX))
 
 
 class Bank:

@@ -20,60 +20,35 @@ from numpy.typing import NDArray
 from spore_borg.learn import baseline, readout
 from spore_borg.learn.adapters import Adapter, adapter
 from spore_borg.learn.errors import SuiteError
-from spore_borg.learn.graph import Model, Weights
+from spore_borg.learn.graph import Model
 from spore_borg.learn.readout import NANO, Stacked
-from spore_borg.learn.run import run
+from spore_borg.learn.run import Allowance, KeptWeights, run
 from spore_borg.learn.shard import Shard
-from spore_borg.learn.spike.run import run_spiking
+from spore_borg.learn.spike.run import Runner
 from spore_borg.learn.suite import BLOCKS, PROBES_MAX, Item, Probe, Suite
 
 LOSSES = BLOCKS * (1 + 2 * PROBES_MAX)
 RULE = b"measure/1"  # part of every cache key: another way of measuring is another cache
-KEEP_BYTES_MAX = 1 << 30  # weights up to this size stay in memory between blocks
+KEEP_BYTES_MAX = 1 << 30  # weights of all models up to this size stay in memory between blocks
 
 Member = tuple[str, Shard]
 Fixed = NDArray[np.int32]
 Each = Callable[[str, int, int], None]
 
 
-class _Kept:
-    """Weights that are loaded once and stay, up to a limit."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-        self._kept: dict[str, torch.Tensor] = {}
-        self._left = KEEP_BYTES_MAX
-
-    def names(self) -> list[str]:
-        return self._weights.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._weights.shape(name)
-
-    def load(self, name: str) -> torch.Tensor:
-        if name not in self._kept:
-            tensor = self._weights.load(name)
-            size = tensor.numel() * tensor.element_size()
-            if size > self._left:
-                return tensor
-            self._left -= size
-            self._kept[name] = tensor
-        return self._kept[name]
-
-
 class Runs:
     """A model or a shard that turns items into vectors and features."""
 
-    def __init__(self, what: Model | Shard) -> None:
+    def __init__(self, what: Model | Shard, allowance: Allowance | None = None) -> None:
         self.modality = what.info.modality
+        allowance = allowance or Allowance(KEEP_BYTES_MAX)
+        assets = what.model().assets if isinstance(what, Shard) else what.assets
+        self._adapter: Adapter = adapter(what.adapter, assets)
+        self._run: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
         if isinstance(what, Shard):
-            self._adapter: Adapter = adapter(what.adapter, what.model().assets)
-            self._run: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]] = lambda feeds: (
-                run_spiking(what, feeds)
-            )
+            self._run = Runner(what, allowance)
         else:
-            self._adapter = adapter(what.adapter, what.assets)
-            kept = _Kept(what.weights)
+            kept = KeptWeights(what.weights, allowance)
             self._run = lambda feeds: run(what.graph, kept, feeds)
 
     def vectors(self, items: Sequence[Item]) -> torch.Tensor:
@@ -105,8 +80,11 @@ def infidelity(dense: torch.Tensor, spiking: torch.Tensor) -> int:
 class Features:
     """Features of one shard on a suite's probes, from the cache or computed."""
 
-    def __init__(self, shard: Shard, suite: Suite, cache_dir: Path | None) -> None:
+    def __init__(
+        self, shard: Shard, suite: Suite, cache_dir: Path | None, allowance: Allowance | None = None
+    ) -> None:
         self._shard = shard
+        self._allowance = allowance
         self._suite = suite
         self._dir = cache_dir
         self._digest = shard.params_digest() if cache_dir is not None else b""
@@ -124,7 +102,7 @@ class Features:
             if block is None:
                 self._fit[probe.slot] = kept
             return kept
-        self._runs = self._runs or Runs(self._shard)
+        self._runs = self._runs or Runs(self._shard, self._allowance)
         items = self._suite.items(probe.slot, "fit") if block is None else self._suite.test(probe.slot, block)
         found = self._runs.features(items)
         if path is not None:
@@ -213,10 +191,10 @@ def measure(
         raise SuiteError(
             f"The suite has no probe for {shard.info.modality}, so this model cannot be measured."
         )
-    losses = dict.fromkeys(wanted, 0)
+    losses, allowance = dict.fromkeys(wanted, 0), Allowance(KEEP_BYTES_MAX)
     fidelity = [block for block in losses if block < BLOCKS]
     if fidelity:
-        dense, spiking = Runs(model), Runs(shard)
+        dense, spiking = Runs(model, allowance), Runs(shard, allowance)
         for number, block in enumerate(fidelity):
             if each is not None:
                 each("fidelity", number, len(fidelity))
@@ -232,7 +210,7 @@ def measure(
                 continue
             if each is not None:
                 each(probe.name, int(start != first), 2)
-            sources = [kept.setdefault(id(one), Features(one, suite, cache_dir)) for one in side]
+            sources = [kept.setdefault(id(one), Features(one, suite, cache_dir, allowance)) for one in side]
             losses.update(_probe_losses(suite, probe, sources, {block: block - start for block in asked}))
     return [losses[block] for block in wanted]
 

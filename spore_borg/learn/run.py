@@ -68,6 +68,40 @@ class MemoryWeights:
         return self._tensors[name]
 
 
+@dataclass(slots=True)
+class Allowance:
+    """How many bytes of weights may still stay in memory; several models can share one."""
+
+    left_bytes: int
+
+
+class KeptWeights:
+    """Weights that are loaded once and stay, as far as the allowance reaches."""
+
+    def __init__(self, weights: Weights, allowance: Allowance) -> None:
+        self._weights, self._allowance = weights, allowance
+        self._kept: dict[str, Tensor] = {}
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return self._weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape, without loading. Raises GraphError for an unknown name."""
+        return self._weights.shape(name)
+
+    def load(self, name: str) -> Tensor:
+        """One tensor; the caller must not write into it. Raises GraphError for an unknown name."""
+        if name not in self._kept:
+            tensor = self._weights.load(name)
+            size_bytes = tensor.numel() * tensor.element_size()
+            if size_bytes > self._allowance.left_bytes:
+                return tensor
+            self._allowance.left_bytes -= size_bytes
+            self._kept[name] = tensor
+        return self._kept[name]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """An operator, ready to call: which inputs are weights, and what may be forgotten after it."""

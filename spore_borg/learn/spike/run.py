@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spore_borg.learn.graph import Model, Node
-from spore_borg.learn.run import Watch, run
+from spore_borg.learn.run import Allowance, KeptWeights, Watch, run
 from spore_borg.learn.shard import Shard
 from spore_borg.learn.spike.counts import Count
 from spore_borg.learn.spike.ops import Spiking
@@ -41,6 +41,18 @@ def run_spiking(
     """
     ops = Spiking(shard, count, families).table()
     return run(shard.graph, shard.weights(), feeds, ops=ops, watch=watch, device=device)
+
+
+class Runner:
+    """Runs one shard many times: thresholds stay in memory, and weights as far as the allowance reaches."""
+
+    def __init__(self, shard: Shard, allowance: Allowance) -> None:
+        self._graph, self._ops = shard.graph, Spiking(shard).table()
+        self._weights = KeptWeights(shard.weights(), allowance)
+
+    def __call__(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As ``run_spiking``."""
+        return run(self._graph, self._weights, feeds, ops=self._ops)
 
 
 @dataclass
