@@ -13,59 +13,12 @@ import torch
 from spore_borg.learn import measure, suite
 from spore_borg.learn.adapters import adapter
 from spore_borg.learn.errors import SuiteError
-from spore_borg.learn.graph import Graph, Info, Model, Node, Port
+from spore_borg.learn.graph import Model
 from spore_borg.learn.measure import LOSSES, Member
 from spore_borg.learn.run import MemoryWeights
 from spore_borg.learn.shard import Shard
 from spore_borg.learn.spike.convert import convert
-
-GRAPH = Graph(
-    (Port("image", "float32", (None, 1, 28, 28)),),
-    ("logits",),
-    (
-        Node("Flatten", "flat", ("image",), ("flat",), {"axis": 1}),
-        Node("Gemm", "first", ("flat", "w1", "b1"), ("h",), {"transB": 1}),
-        Node("Relu", "relu", ("h",), ("r",)),
-        Node("Gemm", "second", ("r", "w2", "b2"), ("logits",), {"transB": 1}),
-    ),
-)
-ADAPTER = {
-    "kind": "image-classifier", "head": "classifier", "modality": "image", "input": "image", "output": "logits",
-    "side": [28, 28], "channels": 1, "mean": [0.0], "deviation": [1.0], "labels": list("0123456789"),
-}  # fmt: skip
-
-
-def net(seed: int, opened: suite.Suite | None, epochs: int = 5, shuffle: bool = False) -> Model:
-    """784-64-10, trained on glyphs of another seed (or, without a suite, not trained at all)."""
-    g = torch.Generator().manual_seed(seed)
-    w = {
-        "w1": torch.randn(64, 784, generator=g) / 28, "b1": torch.zeros(64),
-        "w2": torch.randn(10, 64, generator=g) / 8, "b2": torch.zeros(10),
-    }  # fmt: skip
-    if opened is not None:
-        from spore_borg.learn.suite_made import glyphs
-
-        rows = glyphs(12_000, seed=900 + seed).rows
-        x = (
-            torch.stack([torch.frombuffer(bytearray(row[1]), dtype=torch.uint8) for row in rows]).float()
-            / 255
-        )
-        y = torch.tensor([row[2] for row in rows])
-        if shuffle:
-            y = y[torch.randperm(len(y), generator=g)]
-        for tensor in w.values():
-            tensor.requires_grad_(True)
-        optimizer = torch.optim.Adam(list(w.values()), 3e-3)
-        for _ in range(epochs):
-            for rows_of in torch.randperm(len(y), generator=g).split(100):
-                out = torch.relu(x[rows_of] @ w["w1"].T + w["b1"]) @ w["w2"].T + w["b2"]
-                loss = torch.nn.functional.cross_entropy(out, y[rows_of])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        w = {name: tensor.detach() for name, tensor in w.items()}
-    info = Info(f"net{seed}", "test", "CC0-1.0", "classifier", "image", "mlp", 50_890)
-    return Model(GRAPH, MemoryWeights(w), ADAPTER, {}, info)
+from tests.learn.nets import net
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +47,7 @@ def shard_of(model: Model, opened: suite.Suite, path: Path, steps: int = 6) -> S
 
 @pytest.fixture(scope="module")
 def trained(opened: suite.Suite, work: Path) -> tuple[Model, Shard]:
-    model = net(1, opened)
+    model = net(1, range(10))
     return model, shard_of(model, opened, work / "trained.safetensors")
 
 
