@@ -12,9 +12,11 @@ from spore_borg.node import setup
 from spore_borg.node.hub import Hub
 from spore_borg.records.keys import SigningKey
 from spore_borg.store.log import Log
+from tests.node.nodes import NodeProcess
 from tests.world import World, h
 
 EPOCH_MS = 60_000
+ABSORBING = ("--no-explorer", "--verify-only", "--listen", "127.0.0.1:0", "--epoch-ms", "1000")
 
 
 @pytest.fixture
@@ -49,3 +51,20 @@ def hub_in(tmp_path: Path) -> Iterator[Callable[[World, str], Hub]]:
     yield opened
     for hub in hubs:
         hub.close()
+
+
+@pytest.fixture
+def start_absorbing(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
+    """Start nodes whose suite is small and that fetch nothing; ended at the end."""
+    running: list[NodeProcess] = []
+
+    def started(name: str, *options: object) -> NodeProcess:
+        home = tmp_path / name
+        home.mkdir(mode=0o700)
+        (home / "config.toml").write_text('suite = "small"\noffline = true\n')
+        running.append(NodeProcess(home, *ABSORBING, *options))
+        return running[-1]
+
+    yield started
+    for node in running:
+        node.close()

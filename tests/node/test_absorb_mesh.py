@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,7 @@ from spore_borg.cli import call
 from tests.learn import models
 from tests.node.nodes import NodeProcess, eventually
 
-OPTIONS = ("--no-explorer", "--verify-only", "--listen", "127.0.0.1:0", "--epoch-ms", "1000")
 LIMIT_S = 240.0
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
-    """Start nodes whose suite is small and that fetch nothing; ended at the end."""
-    running: list[NodeProcess] = []
-
-    def started(name: str, *options: object) -> NodeProcess:
-        home = tmp_path / name
-        home.mkdir(mode=0o700)
-        (home / "config.toml").write_text('suite = "small"\noffline = true\n')
-        running.append(NodeProcess(home, *OPTIONS, *options))
-        return running[-1]
-
-    yield started
-    for node in running:
-        node.close()
 
 
 def shard_rows(home: Path) -> list[dict[str, Any]]:
@@ -55,13 +37,13 @@ def borg(capsys: pytest.CaptureFixture[str], home: Path, *arguments: str) -> tup
 
 @pytest.mark.slow
 def test_a_mesh_of_two_absorbs_verifies_and_agrees(
-    start: Callable[..., NodeProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_absorbing: Callable[..., NodeProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models.tiny_bert(tmp_path / "tiny-bert")
     models.tiny_cnn(tmp_path / "tiny-cnn")
-    first = start("1")
+    first = start_absorbing("1")
     ticket = first.wait("ticket")["ticket"]
-    second = start("2", "--join", ticket)
+    second = start_absorbing("2", "--join", ticket)
     second.wait("joined")
     for node, name in ((second, "tiny-bert"), (first, "tiny-cnn")):
         # converted by the one, verified by the other; whether it joins is for the gate to say

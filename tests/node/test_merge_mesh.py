@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,7 @@ import torch
 from spore_borg.learn import suite_made
 from tests.learn import models
 from tests.node.nodes import NodeProcess, eventually
-from tests.node.test_absorb_mesh import LIMIT_S, OPTIONS, borg, shard_rows
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
-    """Start nodes whose suite is small and that fetch nothing; ended at the end."""
-    running: list[NodeProcess] = []
-
-    def started(name: str, *options: object) -> NodeProcess:
-        home = tmp_path / name
-        home.mkdir(mode=0o700)
-        (home / "config.toml").write_text('suite = "small"\noffline = true\n')
-        running.append(NodeProcess(home, *OPTIONS, *options))
-        return running[-1]
-
-    yield started
-    for node in running:
-        node.close()
+from tests.node.test_absorb_mesh import LIMIT_S, borg, shard_rows
 
 
 def trained(path: Path, first: int, last: int, seed: int, epochs: int) -> None:
@@ -68,15 +51,15 @@ def trained(path: Path, first: int, last: int, seed: int, epochs: int) -> None:
 
 @pytest.mark.slow
 def test_a_mesh_of_two_merges_what_it_has_absorbed(
-    start: Callable[..., NodeProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_absorbing: Callable[..., NodeProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = models.tiny_cnn(tmp_path / "base")["digits.pth"]
     trained(base, 0, 9, seed=21, epochs=2)
     for name, begin, seed in (("one", 0, 30), ("two", 5, 31)):
         (tmp_path / name).mkdir()
         trained(Path(shutil.copy(base, tmp_path / name)), begin, begin + 4, seed, epochs=8)
-    first = start("1")
-    second = start("2", "--join", first.wait("ticket")["ticket"])
+    first = start_absorbing("1")
+    second = start_absorbing("2", "--join", first.wait("ticket")["ticket"])
     second.wait("joined")
     found: list[dict[str, Any]] = []
     for node, name in ((first, "one"), (second, "two")):
