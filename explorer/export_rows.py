@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from explorer.db import Db
 from explorer.pages.attested import Attested, attested
-from explorer.pages.common import before_of, loads_dict, loads_list, who
+from explorer.pages.common import before_of, filled
 from explorer.values import Who
 
 Rows = tuple[tuple[object, ...], str | None]
@@ -94,69 +94,10 @@ def _older(rows: list[sqlite3.Row], column: str, limit: int) -> str | None:
     return str(rows[-1][column]) if len(rows) == limit else None
 
 
-def _run(row: sqlite3.Row) -> Run:
-    return Run(
-        seq=row["seq"],
-        cid=row["cid"],
-        title=row["title"],
-        task=row["task"],
-        hardware_class=row["class"],
-        author=who(row),
-        epoch=row["epoch"],
-        base=row["base"],
-        base2=row["base2"],
-        depth=row["depth"],
-        operator=row["operator"],
-        why=row["why"],
-        recipe=loads_dict(row["recipe"]),
-        recipe_digest=row["recipe_digest"],
-        changed=tuple(loads_list(row["changed"])),
-        seed=row["seed"],
-        metric=row["metric"],
-        gain=row["gain"],
-        steps=row["steps"],
-        flops=row["flops"],
-        cpu_ms=row["cpu_ms"],
-        params_count=row["params_count"],
-        weights=row["weights"],
-        fingerprint=row["fingerprint"],
-        curve=tuple(int(v) for v in loads_list(row["curve"]) if isinstance(v, int)),
-        outcome=row["outcome"],
-        verdict=row["verdict"],
-        stage=row["stage"],
-        reason=row["reason"],
-        round_ack=row["round_ack"],
-        round_settled=row["round_settled"],
-        settled=bool(row["settled"]),
-        frontier=row["frontier"],
-        frontier_why=row["frontier_why"],
-        error=row["error"],
-    )
-
-
 def runs(db: Db, key: str | None, limit: int) -> tuple[tuple[Run, ...], str | None]:
     """Experiments, newest first, and the key of the next piece."""
     rows = db.all("export_runs", before=before_of(key), limit=limit)
-    return tuple(_run(row) for row in rows), _older(rows, "seq", limit)
-
-
-def _step(row: sqlite3.Row) -> FrontierStep:
-    return FrontierStep(
-        task=row["task"],
-        hardware_class=row["class"],
-        step=row["step"],
-        cid=row["cid"],
-        seq=row["seq"],
-        recipe_digest=row["recipe_digest"],
-        metric=row["metric"],
-        runs=row["runs"],
-        gain=row["gain"],
-        threshold=row["threshold"],
-        round=row["round"],
-        author=who(row),
-        verdicts=row["verdicts"],
-        status=row["status"],
-    )
+    return tuple(filled(Run, row) for row in rows), _older(rows, "seq", limit)
 
 
 def steps(db: Db, key: str | None, limit: int) -> Rows:
@@ -165,7 +106,7 @@ def steps(db: Db, key: str | None, limit: int) -> Rows:
     rows = db.all("export_steps", **{"task": task, "class": class_}, step=int(step), limit=limit)
     last = rows[-1] if len(rows) == limit else None
     older = None if last is None else f"{last['step']} {last['task']} {last['class']}"
-    return tuple(_step(row) for row in rows), older
+    return tuple(filled(FrontierStep, row) for row in rows), older
 
 
 def evidence(db: Db, key: str | None, limit: int) -> tuple[tuple[Attested, ...], str | None]:
@@ -177,16 +118,4 @@ def evidence(db: Db, key: str | None, limit: int) -> tuple[tuple[Attested, ...],
 def rounds(db: Db, key: str | None, limit: int) -> Rows:
     """Rounds, newest first."""
     rows = db.all("export_rounds", before=before_of(key), limit=limit)
-    out = tuple(
-        RoundRow(
-            round=row["round"],
-            epoch=row["epoch"],
-            seals=row["seals"],
-            trust=row["trust"],
-            trust_total=row["trust_total"],
-            acknowledged=row["acknowledged"],
-            digest=row["digest"],
-        )
-        for row in rows
-    )
-    return out, _older(rows, "round", limit)
+    return tuple(filled(RoundRow, row) for row in rows), _older(rows, "round", limit)

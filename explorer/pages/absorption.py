@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 
 from explorer.db import Db
-from explorer.pages.attested import Attested, Stand, attested, claim_stands
-from explorer.pages.common import TaskBrief, loads_list, task_briefs
+from explorer.pages.attested import Attested, Stand, attested, claim_stands, waiting_for
+from explorer.pages.common import TaskBrief, filled, loads_list, task_briefs
 from explorer.pages.state import CONFIRMED, SOLO, Shard, shard
 
 ATTESTATIONS_MAX = 100
@@ -62,22 +62,14 @@ def absorption(db: Db, cid: str, received_ms: int | None) -> Absorption | None:
     evidence = tuple(attested(a, row["fingerprint"]) for a in found)
     queued = db.one("queue_claim", claim=cid)
     sources = [s for s in loads_list(row["sources"]) if isinstance(s, list) and len(s) == 2]
-    return Absorption(
+    return filled(
+        Absorption,
+        row,
         shard=shard(row),
         task=next((task for task in task_briefs(db) if task.cid == row["task"]), None),
         stands=(*claim_stands(row, evidence, received_ms), _last_stand(row)),
-        reason=row["reason"],
-        operator=row["operator"],
-        why=row["why"],
-        outcome=row["outcome"],
-        hardware_class=row["class"],
-        fingerprint=row["fingerprint"],
-        cpu_ms=row["cpu_ms"],
-        weights=row["weights"],
         sources=tuple(Source(name=str(name), blob=str(blob)) for name, blob in sources),
-        base=row["base"],
         refined=tuple(shard(r) for r in db.all("shards_refining", cid=cid, limit=20)),
-        state=tuple(str(item) for item in loads_list(row["state"])),
         attestations=evidence,
-        waiting_for=tuple(str(n) for n in loads_list(queued["waiting_for"])) if queued is not None else (),
+        waiting_for=waiting_for(queued),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from explorer.pages.common import loads_dict, who
+from explorer.pages.common import filled, loads_list
 from explorer.values import Who
 
 # States of one step of "where it stands".
@@ -44,23 +44,18 @@ class Attested:
 
 def attested(row: sqlite3.Row, fingerprint: str | None) -> Attested:
     """One attestation row as a value."""
-    return Attested(
-        target=row["target"],
-        author=who(row),
-        hardware_class=row["class"],
+    return filled(
+        Attested,
+        row,
         same_fingerprint=fingerprint is not None and row["fingerprint"] == fingerprint,
-        drawn=bool(row["drawn"]),
-        jury=bool(row["jury"]),
-        tier=row["tier"],
-        word=row["word"],
-        probe=row["probe"],
-        delta=row["delta"],
-        tolerance=row["tolerance"],
         commit=row["commit_cid"],
         reveal=row["reveal_cid"],
-        round=row["round"],
-        detail=loads_dict(row["detail"]),
     )
+
+
+def waiting_for(queued: sqlite3.Row | None) -> tuple[str, ...]:
+    """The nodes whose evidence a claim waits for; ``queued``: its row of the queue, if it has one."""
+    return () if queued is None else tuple(str(name) for name in loads_list(queued["waiting_for"]))
 
 
 def _rerun(row: sqlite3.Row, evidence: tuple[Attested, ...]) -> Stand:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from explorer.db import Db
-from explorer.pages.common import frame, loads_dict
+from explorer.pages.common import frame, loads_dict, objects
 from explorer.values import Page
 from spore_borg.errors import NotAllowed, UsageError
 
@@ -82,10 +82,10 @@ def chat(db: Db, question: str = "", said: dict[str, object] | None = None) -> C
     return ChatPage(
         frame=frame(db),
         question=question,
-        passages=tuple(_passage(item) for item in _list(said.get("passages"))),
+        passages=tuple(_passage(item) for item in objects(said.get("passages"))),
         completion=str(completion.get("text", "")) if isinstance(completion, dict) else "",
         speakers=(
-            *(_speaker(item, "looked up") for item in _list(said.get("models"))),
+            *(_speaker(item, "looked up") for item in objects(said.get("models"))),
             *(_speaker(item, "continued") for item in _models(completion)),
         ),
         hint=str(said.get("hint") or ""),
@@ -113,12 +113,8 @@ def _run(home: Path, question: str, complete: bool) -> dict[str, object]:
     return value or {"hint": "The answer could not be read. `borg ask` on the command line says why."}
 
 
-def _list(value: object) -> list[dict[str, object]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _models(value: object) -> list[dict[str, object]]:
-    return _list(value.get("models")) if isinstance(value, dict) else []
+    return objects(value.get("models")) if isinstance(value, dict) else []
 
 
 def _passage(item: dict[str, object]) -> Passage:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import sqlite3
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from explorer import show
@@ -14,6 +18,7 @@ from spore_borg.errors import NotFound, UsageError
 LAST = 1 << 62  # a key after every other
 DIGEST_ROUNDS = 8  # rounds back in which a node's last seal still counts as reporting
 TEXT_MAX = 200  # characters of any parameter
+T = typing.TypeVar("T")
 
 
 def number(text: str | None) -> int | None:
@@ -53,6 +58,11 @@ def loads_list(text: str | None) -> list[object]:
     return value if isinstance(value, list) else []
 
 
+def objects(value: object) -> list[dict[str, object]]:
+    """The objects of a decoded JSON list; of anything else, none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def loads_dict(text: str | None) -> dict[str, object]:
     """A JSON object of the views; anything else is an empty one."""
     value = loads(text)
@@ -62,6 +72,48 @@ def loads_dict(text: str | None) -> dict[str, object]:
 def who(row: sqlite3.Row, column: str = "author") -> Who:
     """The node in ``column``, with the display name that the row joined."""
     return Who(name=row[column] or "", display=row["display"])
+
+
+def _integers(text: str | None) -> tuple[int, ...]:
+    return tuple(value for value in loads_list(text) if isinstance(value, int))
+
+
+_READERS: dict[object, Callable[[typing.Any], object]] = {  # of what a column holds in another form
+    bool: bool,
+    bool | None: lambda value: None if value is None else bool(value),
+    tuple[object, ...]: lambda text: tuple(loads_list(text)),
+    tuple[str, ...]: lambda text: tuple(str(item) for item in loads_list(text)),
+    tuple[int, ...]: _integers,
+    dict[str, object]: loads_dict,
+}
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, object]:
+    """Every field of a dataclass with its type (a class variable is no field)."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def filled(kind: type[T], row: sqlite3.Row, /, **given: object) -> T:
+    """The dataclass ``kind`` from a row: each field from the column of its name, read as its type asks.
+
+    ``hardware_class`` is the column ``class``; a :class:`Who` is made with the row's display name; a bool is a number
+    in the views, a tuple or dict is JSON. What is ``given`` stands instead of a column.
+
+    Raises:
+        IndexError: a field has no column and is not given.
+    """
+    values = dict(given)
+    for name, hint in _hints(kind).items():  # type: ignore[arg-type]  # mypy doubts that a class is hashable
+        if name in given:
+            continue
+        if hint is Who:
+            values[name] = who(row, name)
+        else:
+            value = row["class" if name == "hardware_class" else name]
+            values[name] = _READERS[hint](value) if hint in _READERS else value
+    return kind(**values)
 
 
 def _agreement(db: Db, settled: int | None, digest: str) -> Agreement | None:
@@ -113,28 +165,7 @@ def frame(db: Db) -> Frame:
 
 def record_row(row: sqlite3.Row) -> RecordRow:
     """One row of the query ``rows`` as a value."""
-    return RecordRow(
-        seq=row["seq"],
-        cid=row["cid"],
-        kind=row["kind"],
-        title=row["title"],
-        author=who(row),
-        epoch=row["epoch"],
-        round=row["round"],
-        target=row["target"],
-        size_bytes=row["size_bytes"],
-        task=row["task"],
-        hardware_class=row["class"],
-        metric=row["metric"],
-        gain=row["gain"],
-        outcome=row["outcome"],
-        verdict=row["verdict"],
-        stage=row["stage"],
-        settled=None if row["settled"] is None else bool(row["settled"]),
-        frontier=row["frontier"],
-        operator=row["operator"],
-        changed=tuple(loads_list(row["changed"])),
-    )
+    return filled(RecordRow, row)
 
 
 def rows_of(db: Db, seqs: list[int], limit: int, **filters: str | None) -> tuple[RecordRow, ...]:
@@ -161,8 +192,7 @@ class TaskBrief:
 
 def task_brief(row: sqlite3.Row) -> TaskBrief:
     """One row of the table ``task`` as a value."""
-    names = ("cid", "name", "metric", "direction", "unit", "sigma", "gain_min", "kind")
-    return TaskBrief(**{name: row[name] for name in names})
+    return filled(TaskBrief, row)
 
 
 def task_briefs(db: Db) -> tuple[TaskBrief, ...]:

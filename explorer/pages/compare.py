@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import TaskBrief, frame, loads_dict, loads_list, task_briefs
+from explorer.pages.common import TaskBrief, filled, frame, loads_dict, task_briefs
 from explorer.values import Page, Who
 from spore_borg.errors import NotFound, UsageError
 
@@ -89,34 +89,15 @@ def _side(
         if task.direction.startswith(("max", "higher")):
             difference = -difference
         milli = difference * 1000 // noise if (noise := isqrt(2 * task.sigma**2)) else None
-    return Side(
+    return filled(
+        Side,
+        row,
         letter=letter,
-        cid=row["cid"],
-        title=row["title"],
-        author=Who(name=row["author"], display=row["display"]),
-        epoch=row["epoch"],
         task=task,
-        hardware_class=row["class"],
-        metric=row["metric"],
-        gain=row["gain"],
         difference=difference,
         difference_milli=milli,
-        outcome=row["outcome"],
-        verdict=row["verdict"],
-        reason=row["reason"],
-        operator=row["operator"],
-        why=row["why"],
-        changed=tuple(loads_list(row["changed"])),
-        frontier=row["frontier"],
-        steps=row["steps"],
-        flops=row["flops"],
-        cpu_ms=row["cpu_ms"],
-        params_count=row["params_count"],
-        fingerprint=row["fingerprint"],
         evaluator=None if full is None else full["evaluator"],
         data=None if full is None else full["data"],
-        seed=row["seed"],
-        curve=tuple(value for value in loads_list(row["curve"]) if isinstance(value, int)),
     )
 
 

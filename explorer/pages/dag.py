@@ -17,10 +17,9 @@ from explorer.pages.common import (
     before_of,
     choose_class,
     choose_task,
+    filled,
     frame,
-    loads_list,
     task_briefs,
-    who,
 )
 from explorer.values import Page, Who
 from spore_borg.errors import NotFound, UsageError
@@ -87,23 +86,9 @@ def _rows(
     bases = [(row["cid"], [b for b in (row["base"], row["base2"]) if b]) for row in ordered]
     cells = graph.lanes(bases, awaited)
     return tuple(
-        DagRow(
-            seq=row["seq"],
-            cid=row["cid"],
-            title=row["title"],
-            changed=tuple(loads_list(row["changed"])),
-            author=who(row),
-            epoch=row["epoch"],
-            task=row["task"],
-            hardware_class=row["class"],
-            metric=row["metric"],
-            gain=row["gain"],
-            outcome=row["outcome"],
-            verdict=row["verdict"],
-            frontier=row["frontier"],
-            operator=row["operator"],
-            base=row["base"],
-            base2=row["base2"],
+        filled(
+            DagRow,
+            row,
             hops=None if hops is None else hops.get(row["cid"]),
             folded=None if folded is None else folded.get(row["cid"], 0),
             cell=cell,

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import LAST, before_of, frame, loads_list, rows_of, task_briefs
+from explorer.pages.common import LAST, before_of, filled, frame, loads_list, rows_of, task_briefs
 from explorer.values import Page, RecordRow
 from spore_borg.errors import NotFound, UsageError
 
@@ -102,21 +102,9 @@ def _fields(text: str) -> tuple[FailedField, ...]:
 
 
 def _failure(row: sqlite3.Row, names: dict[str, str]) -> Failure:
-    return Failure(
-        signature=row["signature"],
-        text=row["text"],
-        example=row["example"],
-        runs=row["runs"],
-        authors=row["authors"],
-        classes=_pairs(row["classes"]),
-        tasks=tuple(names[cid] for cid in loads_list(row["tasks"]) if isinstance(cid, str) and cid in names),
-        fields=_fields(row["fields"]),
-        flops=row["flops"],
-        first_epoch=row["first_epoch"],
-        last_epoch=row["last_epoch"],
-        last_cid=row["last_cid"],
-        fixed_by=row["fixed_by"],
-        fixed_runs=row["fixed_runs"],
+    tasks = (names[cid] for cid in loads_list(row["tasks"]) if isinstance(cid, str) and cid in names)
+    return filled(
+        Failure, row, classes=_pairs(row["classes"]), tasks=tuple(tasks), fields=_fields(row["fields"])
     )
 
 
@@ -220,6 +208,5 @@ def piece(db: Db, key: str | None, limit: int) -> tuple[tuple[Failure, ...], str
     """Some signatures, newest first, and the key of those after them."""
     rows = db.all("failures_recent", before=before_of(key), limit=limit)
     names = {task.cid: task.name for task in task_briefs(db)}
-    return tuple(_failure(row, names) for row in rows), str(rows[-1]["last_seq"]) if len(
-        rows
-    ) == limit else None
+    older = str(rows[-1]["last_seq"]) if len(rows) == limit else None
+    return tuple(_failure(row, names) for row in rows), older

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from explorer.db import Db
-from explorer.pages.common import TaskBrief, frame, loads, task_briefs
+from explorer.pages.common import TaskBrief, filled, frame, loads, task_briefs
 from explorer.values import Page, Who
 
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -65,21 +65,14 @@ def frontier(db: Db) -> FrontierPage:
             experiment = db.one("experiment", cid=last["cid"])
             gain = last["gain"]
             rows.append(
-                Best(
+                filled(
+                    Best,
+                    last,
                     task=task,
-                    hardware_class=found["class"],
-                    cid=last["cid"],
                     title=last["title"] or "",
-                    author=Who(name=last["author"], display=last["display"]),
-                    metric=last["metric"],
-                    runs=last["runs"],
-                    gain=gain,
                     sigmas_milli=gain * 1000 // task.sigma if gain is not None and task.sigma else None,
                     steps=last["step"] + 1,
-                    round=last["round"],
                     age_rounds=None if at.round is None else max(0, at.round - last["round"]),
-                    verdicts=last["verdicts"],
-                    status=last["status"],
                     fetch=_fetch(task, found["class"]),
                     changed=None if experiment is None else loads(experiment["changed"]),
                 )

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import LAST, frame, leaders_rows, live_values
+from explorer.pages.common import LAST, filled, frame, leaders_rows, live_values, objects, who
 from explorer.values import Frame, Page, Who
 from spore_borg.views.health import PARTS, POINTS_MAX, SPAN
 
@@ -145,18 +145,13 @@ def known(db: Db, at: Frame, rows: list[sqlite3.Row]) -> tuple[Known, ...]:
 
 def _known(row: sqlite3.Row, at: Frame, ours: str | None) -> Known:
     last = row["last_round"]
-    return Known(
-        node=Who(name=row["name"], display=row["display"]),
+    return filled(
+        Known,
+        row,
+        node=who(row, "name"),
         me=row["name"] == at.me,
-        hardware_class=row["class"],
-        role=row["role"],
-        banned=bool(row["banned"]),
-        last_epoch=row["last_epoch"],
         lag_epochs=None if at.epoch is None else max(0, at.epoch - row["last_epoch"]),
-        last_round=last,
         lag_rounds=None if at.round is None or last is None else max(0, at.round - last),
-        digest_round=row["digest_round"],
-        digest=row["digest"],
         digest_same=row["digest"] == ours if row["digest"] and ours else None,
     )
 
@@ -185,8 +180,7 @@ def mesh(db: Db, *, after: str | None = None) -> MeshPage:
     at = frame(db)
     rows = leaders_rows(db, after, NODES_ROWS + 1)
     shown, more = rows[:NODES_ROWS], len(rows) > NODES_ROWS
-    said = live_values(db).get("peers")
-    peers = [peer for peer in said if isinstance(peer, dict)] if isinstance(said, list) else []
+    peers = objects(live_values(db).get("peers"))
     settled = -1 if at.round_settled is None else at.round_settled
     return MeshPage(
         frame=at,
@@ -197,16 +191,7 @@ def mesh(db: Db, *, after: str | None = None) -> MeshPage:
         after=f"{shown[-1]['trust']}.{shown[-1]['name']}" if more else None,
         first=not after,
         rounds=tuple(
-            Round(
-                round=row["round"],
-                epoch=row["epoch"],
-                seals=row["seals"],
-                trust=row["trust"],
-                trust_total=row["trust_total"],
-                acknowledged=row["acknowledged"],
-                settled=row["round"] <= settled,
-                digest=row["digest"],
-            )
+            filled(Round, row, settled=row["round"] <= settled)
             for row in db.all("rounds", upto=LAST, limit=ROUNDS_SHOWN)
         ),
     )

@@ -18,10 +18,10 @@ from explorer.pages.common import (
     running,
     task_briefs,
 )
-from explorer.pages.plot import AXES, Plot, Step, plot, steps_of, window
+from explorer.pages.plot import Plot, Step, axis_of, plot, steps_of, window
 from explorer.pages.state import CONFIRMED, SOLO, Shard, shard
 from explorer.values import Page, RecordRow
-from spore_borg.errors import NotFound, UsageError
+from spore_borg.errors import NotFound
 
 NEWEST = 12  # records listed
 ABSORBED = 8  # absorbed models listed
@@ -67,13 +67,8 @@ def class_tabs(db: Db, task: TaskBrief) -> tuple[ClassTab, ...]:
     tabs = []
     for row in db.all("classes", task=task.cid):
         last = db.one("frontier_last", **{"task": task.cid, "class": row["class"]})
-        tabs.append(
-            ClassTab(
-                name=row["class"],
-                best=None if last is None else last["metric"],
-                status=None if last is None else last["status"],
-            )
-        )
+        best, status = (None, None) if last is None else (last["metric"], last["status"])
+        tabs.append(ClassTab(name=row["class"], best=best, status=status))
     return tuple(tabs)
 
 
@@ -105,10 +100,7 @@ def overview(
     Raises:
         NotFound: no such task or class. UsageError: no such axis, or no such part of it.
     """
-    axis = x or "experiment"
-    if axis not in AXES:
-        raise UsageError(detail=f"?x= must be one of {', '.join(AXES)}.")
-    part = window(since, until)
+    axis, part = axis_of(x), window(since, until)
     at = frame(db)
     run = running(live_values(db))
     briefs = task_briefs(db)

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from explorer.db import Db
 from explorer.pages.common import TaskBrief, choose_class, choose_task, frame, task_briefs
-from explorer.pages.plot import AXES, Plot, plot, steps_of, window
+from explorer.pages.plot import Plot, axis_of, plot, steps_of, window
 from explorer.values import Page
-from spore_borg.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +42,7 @@ def picture(
     Raises:
         NotFound: no such task or class. UsageError: no such axis, or no such part of it.
     """
-    axis = x or "experiment"
-    if axis not in AXES:
-        raise UsageError(detail=f"The horizontal axis must be one of {', '.join(AXES)}.")
-    part = window(since, until)
+    axis, part = axis_of(x), window(since, until)
     at = frame(db)
     chosen = choose_task(task_briefs(db), task, None)
     _, name, _ = choose_class(db, chosen, hardware_class)

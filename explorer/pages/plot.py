@@ -14,7 +14,7 @@ from itertools import accumulate
 from threading import Lock
 
 from explorer.db import Db
-from explorer.pages.common import TaskBrief, loads_list
+from explorer.pages.common import TaskBrief, filled
 from explorer.values import Who
 from spore_borg.errors import UsageError
 
@@ -77,25 +77,22 @@ class Plot:
     dots: tuple[tuple[int, int, int], ...]  # (row, first column, columns): cells in which there is a run
 
 
+def axis_of(text: str | None) -> str:
+    """The horizontal axis that is asked for; None: by experiment.
+
+    Raises:
+        UsageError: there is no such axis.
+    """
+    axis = text or "experiment"
+    if axis not in AXES:
+        raise UsageError(detail=f"The horizontal axis must be one of {', '.join(AXES)}.")
+    return axis
+
+
 def steps_of(db: Db, task: str, hardware_class: str) -> list[Step]:
     """All frontier steps of a task and class, oldest first, with x not yet set."""
     return [
-        Step(
-            step=row["step"],
-            cid=row["cid"],
-            title=row["title"] or "",
-            changed=tuple(loads_list(row["changed"])),
-            author=Who(name=row["author"], display=row["display"]),
-            metric=row["metric"],
-            runs=row["runs"],
-            gain=row["gain"],
-            threshold=row["threshold"],
-            round=row["round"],
-            epoch=row["epoch"] or 0,
-            verdicts=row["verdicts"],
-            status=row["status"],
-            x=row["seq"],
-        )
+        filled(Step, row, title=row["title"] or "", epoch=row["epoch"] or 0, x=row["seq"])
         for row in db.all("frontier_steps", **{"task": task, "class": hardware_class})
     ]
 

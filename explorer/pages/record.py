@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from explorer.db import Db
 from explorer.pages.absorption import Absorption, absorption
-from explorer.pages.attested import DONE, SKIPPED, TODO, Attested, Stand, attested, claim_stands
+from explorer.pages.attested import DONE, SKIPPED, TODO, Attested, Stand, attested, claim_stands, waiting_for
 from explorer.pages.body import Signed, signed
-from explorer.pages.common import TaskBrief, frame, loads_dict, loads_list, record_row, task_briefs, who
+from explorer.pages.common import TaskBrief, filled, frame, loads_list, record_row, task_briefs
 from explorer.values import Page, RecordRow, Who
 from spore_borg.errors import NotFound
 
@@ -121,29 +121,7 @@ class RecordPage(Page):
 
 def entry(row: sqlite3.Row) -> Entry:
     """One ledger row as a value."""
-    return Entry(
-        id=row["id"],
-        node=who(row, "node"),
-        round=row["round"],
-        rule=row["rule"],
-        amount=row["amount"],
-        total=row["total"],
-        cause=row["cause"],
-        sentence=row["sentence"],
-    )
-
-
-def _relative(row: sqlite3.Row) -> Relative:
-    return Relative(
-        cid=row["cid"],
-        title=row["title"],
-        changed=tuple(loads_list(row["changed"])),
-        metric=row["metric"],
-        gain=row["gain"],
-        outcome=row["outcome"],
-        verdict=row["verdict"],
-        hardware_class=row["class"],
-    )
+    return filled(Entry, row)
 
 
 def _changes(text: str) -> tuple[Change, ...]:
@@ -167,52 +145,29 @@ def stands(row: sqlite3.Row, evidence: tuple[Attested, ...], received_ms: int | 
     return (*out, Stand(name=name, state=state, sentence=row["frontier_why"]))
 
 
-def _failed(row: sqlite3.Row | None) -> Failed | None:
-    if row is None:
-        return None
-    return Failed(signature=row["signature"], runs=row["runs"], fixed_by=row["fixed_by"])
-
-
 def _experiment(db: Db, row: sqlite3.Row, received_ms: int | None) -> Experiment:
     cid = row["cid"]
     found = db.all("attestations_target", cid=cid, limit=ATTESTATIONS_MAX)
     evidence = tuple(attested(a, row["fingerprint"]) for a in found)
-    lineage = [_relative(r) for r in db.all("lineage", cid=cid, limit=ANCESTORS_MAX)]
-    children = [_relative(r) for r in db.all("children", cid=cid, limit=CHILDREN_MAX + 1)]
+    lineage = [filled(Relative, r) for r in db.all("lineage", cid=cid, limit=ANCESTORS_MAX)]
+    children = [filled(Relative, r) for r in db.all("children", cid=cid, limit=CHILDREN_MAX + 1)]
     queued = db.one("queue_claim", claim=cid)
     best = db.one("frontier_last", **{"task": row["task"], "class": row["class"]})
-    curve = [value for value in loads_list(row["curve"]) if isinstance(value, int)]
-    return Experiment(
+    failed = db.one("failure_of", cid=cid) if row["outcome"] == "crashed" else None
+    return filled(
+        Experiment,
+        row,
         task=next((task for task in task_briefs(db) if task.cid == row["task"]), None),
         stands=stands(row, evidence, received_ms),
-        reason=row["reason"],
-        frontier=row["frontier"],
-        frontier_why=row["frontier_why"],
-        base=row["base"],
-        base2=row["base2"],
         best=None if best is None else best["cid"],
-        depth=row["depth"],
-        operator=row["operator"],
-        why=row["why"],
         changed=_changes(row["changed"]),
-        recipe=loads_dict(row["recipe"]),
-        recipe_digest=row["recipe_digest"],
-        seed=row["seed"],
-        steps=row["steps"],
-        flops=row["flops"],
-        cpu_ms=row["cpu_ms"],
-        params_count=row["params_count"],
-        weights=row["weights"],
-        fingerprint=row["fingerprint"],
-        curve=tuple(curve),
-        error=row["error"],
-        failure=_failed(db.one("failure_of", cid=cid)) if row["outcome"] == "crashed" else None,
+        failure=None if failed is None else filled(Failed, failed),
         lineage=tuple(lineage),
         lineage_cut=len(lineage) > ANCESTORS_MAX,
         children=tuple(children[:CHILDREN_MAX]),
         children_cut=len(children) > CHILDREN_MAX,
         attestations=evidence,
-        waiting_for=tuple(str(n) for n in loads_list(queued["waiting_for"])) if queued is not None else (),
+        waiting_for=waiting_for(queued),
     )
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import LAST, before_of, frame, leaders_rows
+from explorer.pages.common import LAST, before_of, filled, frame, leaders_rows, who
 from explorer.pages.record import Entry, entry
 from explorer.values import Page, Who
 from spore_borg.errors import UsageError
@@ -54,22 +54,7 @@ class ReputationPage(Page):
 
 def standing(row: sqlite3.Row) -> Standing:
     """One node row as a value."""
-    return Standing(
-        node=Who(name=row["name"], display=row["display"]),
-        hardware_class=row["class"],
-        role=row["role"],
-        root=bool(row["root"]),
-        score=row["score"],
-        frauds=row["frauds"],
-        trust=row["trust"],
-        influence_ppm=row["influence_ppm"],
-        banned=bool(row["banned"]),
-        banned_cause=row["banned_cause"],
-        records=row["records"],
-        experiments=row["experiments"],
-        attestations=row["attestations"],
-        last_epoch=row["last_epoch"],
-    )
+    return filled(Standing, row, node=who(row, "name"))
 
 
 def ledger_of(db: Db, node: str | None, before: int, limit: int) -> tuple[tuple[Entry, ...], int | None]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import before_of, frame, loads_list, who
+from explorer.pages.common import before_of, filled, frame, loads_list
 from explorer.values import Page, Who
 from spore_borg.errors import NotFound
 
@@ -92,31 +92,7 @@ def shard(row: sqlite3.Row, total: int = 0) -> Shard:
     """One row of the table ``shard``; ``total``: what the members of its modality gained together."""
     said = gains(row["gains"])
     share = contribution(said) * PPM // total if total and row["member"] else None
-    return Shard(
-        seq=row["seq"],
-        cid=row["cid"],
-        kind=row["kind"],
-        name=row["name"],
-        head=row["head"],
-        modality=row["modality"],
-        origin=row["origin"],
-        licence=row["licence"],
-        rule=row["rule"],
-        steps=row["steps"],
-        layers=row["layers"],
-        params_count=row["params_count"],
-        sparsity_ppm=row["sparsity_ppm"],
-        infidelity=row["metric"],
-        author=who(row),
-        epoch=row["epoch"],
-        verdict=row["verdict"],
-        stage=row["stage"],
-        settled=bool(row["settled"]),
-        member=row["member"],
-        standing=row["standing"],
-        gains=said,
-        share_ppm=share,
-    )
+    return filled(Shard, row, infidelity=row["metric"], gains=said, share_ppm=share)
 
 
 def state(db: Db, digest: str | None = None, *, before: str | None = None) -> StatePage:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from explorer.db import Db
-from explorer.pages.common import TaskBrief, frame, loads_dict, task_brief
+from explorer.pages.common import TaskBrief, filled, frame, loads_dict, task_brief
 from explorer.pages.overview import ClassTab, class_tabs
 from explorer.values import Page
 
@@ -49,18 +49,6 @@ def tasks(db: Db) -> TasksPage:
         brief = task_brief(row)
         body = loads_dict(row["body"])
         out.append(
-            TaskFull(
-                brief=brief,
-                budget_flops=row["budget_flops"],
-                segments=row["segments"],
-                blocks=row["blocks"],
-                val_bytes=row["val_bytes"],
-                data=row["data"],
-                evaluator=row["evaluator"],
-                author=row["author"],
-                classes=class_tabs(db, brief),
-                probes=_probes(body),
-                body=body,
-            )
+            filled(TaskFull, row, brief=brief, classes=class_tabs(db, brief), probes=_probes(body), body=body)
         )
     return TasksPage(frame=frame(db), tasks=tuple(sorted(out, key=lambda t: t.brief.name)))

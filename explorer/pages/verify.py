@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from explorer import show
 from explorer.db import Db
-from explorer.pages.common import LAST, frame, live_values, loads_dict, loads_list, who
+from explorer.pages.common import LAST, filled, frame, live_values, loads_dict
 from explorer.values import Page, Who
 from spore_borg.errors import UsageError
 
@@ -70,46 +70,13 @@ class VerifyPage(Page):
 
 def _waiting(row: sqlite3.Row) -> Waiting:
     parts = {key: value for key, value in loads_dict(row["parts"]).items() if isinstance(value, int)}
-    return Waiting(
-        claim=row["claim"],
-        target=row["target"],
-        title=row["title"] or "",
-        changed=tuple(loads_list(row["changed"])),
-        author=who(row),
-        hardware_class=row["class"],
-        stage=row["stage"],
-        priority=row["priority"],
-        parts=parts,
-        drawn=tuple(str(name) for name in loads_list(row["drawn"])),
-        waiting_for=tuple(str(name) for name in loads_list(row["waiting_for"])),
-        round_deadline=row["round_deadline"],
-        sentence=row["sentence"],
-    )
-
-
-def _judged(row: sqlite3.Row, kind: str, title: str, changed: tuple[object, ...], gain: int | None) -> Judged:
-    return Judged(
-        seq=row["seq"],
-        kind=kind,
-        cid=row["cid"],
-        title=title,
-        changed=changed,
-        author=who(row),
-        hardware_class=row["class"],
-        metric=row["metric"],
-        gain=gain,
-        outcome=row["outcome"],
-        verdict=row["verdict"],
-        reason=row["reason"],
-        round_settled=row["round_settled"],
-        settled=bool(row["settled"]),
-    )
+    return filled(Waiting, row, title=row["title"] or "", parts=parts)
 
 
 def judged(db: Db, limit: int = JUDGED_ROWS) -> tuple[Judged, ...]:
     """The newest experiments and absorbed models that have a verdict, newest first."""
     found = [
-        _judged(row, "experiment", row["title"], tuple(loads_list(row["changed"])), row["gain"])
+        filled(Judged, row, kind="experiment")
         for verdict in show.VERDICTS
         if verdict != "unverified"
         for row in db.all("judged", verdict=verdict, limit=limit)
@@ -117,7 +84,7 @@ def judged(db: Db, limit: int = JUDGED_ROWS) -> tuple[Judged, ...]:
     for row in db.all("shards", before=LAST, limit=limit):
         if row["verdict"] not in {"", "unverified"}:
             verb = "Refines" if row["kind"] == "refinement" else "Absorbs"
-            found.append(_judged(row, row["kind"], f"{verb} {row['name']}", (), None))
+            found.append(filled(Judged, row, title=f"{verb} {row['name']}", changed=(), gain=None))
     return tuple(sorted(found, key=lambda one: -one.seq)[:limit])
 
 
