@@ -49,8 +49,11 @@ _QUERY: dict[str, tuple[Form, str]] = {
     "task": (_TEXT, "A task's name or id."),
     "class": (_TEXT, "A hardware class."),
     "x": (_one_of(*AXES), "The horizontal axis of the plot."),
-    "from": ({"type": "integer", "minimum": 0}, "Where the part of the axis begins that is shown."),
-    "to": ({"type": "integer", "minimum": 0}, "Where it ends."),
+    "from": (
+        {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+        "Where the part of the axis begins that is shown.",
+    ),
+    "to": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "Where it ends."),
     "view": (_one_of(*VIEWS), "Which view of the graph."),
     "kind": (_one_of(*KINDS, "all"), "The kind of record; default: experiment."),
     "outcome": (_one_of(*show.OUTCOMES), "Its author's word."),

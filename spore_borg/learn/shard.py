@@ -13,19 +13,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from spore_borg.learn.errors import LearnError, ShardError
+from spore_borg.learn.formats import safe
 from spore_borg.learn.graph import HEADS, MODALITIES, Graph, Info, Model
 from spore_borg.learn.spike.codes import Code
 from spore_borg.learn.spike.plan import Place, layer_names, owners, plan
 from spore_borg.records.merkle import state_digest
 
 FORMAT = "spore-borg-shard/1"
-HEADER_BYTES_MAX = 32 << 20
-TENSORS_MAX = 100_000
 TENSOR_BYTES_MAX = 4 << 30  # one tensor as stored
 RANK_MAX = 8
 READ_BYTES = 1 << 20
@@ -134,19 +133,11 @@ def write(
     Raises:
         ShardError: a made tensor is not what its spec says. OSError: the disk.
     """
-    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
-    offset = 0
-    for name in sorted(specs):
-        spec = specs[name]
-        end = offset + spec.size_bytes
-        header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, end]}
-        offset = end
-    head = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode()
-    head += b" " * (-len(head) % 8)
+    described = {name: (spec.dtype, spec.shape, spec.size_bytes) for name, spec in specs.items()}
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
+            file.write(safe.encoded(described, metadata))
             for name in sorted(specs):
                 tensor = make(name)
                 if spec_of(tensor) != Spec(specs[name].dtype, specs[name].shape):
@@ -307,9 +298,7 @@ def open_shard(path: Path) -> Shard:
         ShardError: the file is no shard, is damaged, or asks for more than a node gives.
     """
     try:
-        with path.open("rb") as file:
-            metadata, specs = _header(file, path.stat().st_size, path.name)
-        return _opened(path, metadata, specs)
+        return _opened(path, *_header(path))
     except OSError as error:
         raise ShardError(f"{path.name} cannot be read: {error.strerror or error}.") from error
     except ShardError:
@@ -318,13 +307,9 @@ def open_shard(path: Path) -> Shard:
         raise ShardError(f"{path.name} is no shard: {type(error).__name__} {error}"[:300]) from error
 
 
-def _header(file: BinaryIO, file_bytes: int, title: str) -> tuple[dict[str, str], dict[str, Spec]]:
-    size = int.from_bytes(file.read(8), "little")
-    if not 2 <= size <= min(HEADER_BYTES_MAX, file_bytes - 8):
-        raise ShardError(f"{title} is no shard: its header would be {size} bytes.")
-    header = json.loads(file.read(size))
-    if type(header) is not dict or len(header) > TENSORS_MAX:
-        raise ShardError(f"{title} is no shard: its header lists no tensors, or more than {TENSORS_MAX}.")
+def _header(path: Path) -> tuple[dict[str, str], dict[str, Spec]]:
+    title, file_bytes = path.name, path.stat().st_size
+    header, start = safe.header(path)
     metadata = header.pop("__metadata__", None)
     if type(metadata) is not dict or sorted(metadata) != sorted(_KEYS) or metadata["format"] != FORMAT:
         raise ShardError(f"{title} is no shard of this format ({FORMAT}).")
@@ -334,11 +319,11 @@ def _header(file: BinaryIO, file_bytes: int, title: str) -> tuple[dict[str, str]
     if list(header) != sorted(header):
         raise ShardError(f"{title} is no shard: its tensors are not in order.")
     for name, entry in header.items():
-        specs[name] = _spec(name, entry, 8 + size, end, title)
+        specs[name] = _spec(name, entry, start, end, title)
         end += specs[name].size_bytes
-    if 8 + size + end != file_bytes:
+    if start + end != file_bytes:
         raise ShardError(
-            f"{title} has {file_bytes} bytes and not the {8 + size + end} of its header; fetch it again."
+            f"{title} has {file_bytes} bytes and not the {start + end} of its header; fetch it again."
         )
     return metadata, specs
 

@@ -12,7 +12,8 @@ import pickletools
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,26 +89,29 @@ def open_index(path: Path) -> FlatWeights:
     return FlatWeights({name: shards[file][name] for name, file in listed.items()}, path.name)
 
 
-def zip_entries(path: Path) -> dict[str, Entry]:
-    """Every tensor with its offset in the file."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    where = path.name
-    records = _check_zip(path)
+@contextmanager
+def _the_files_fault(path: Path) -> Iterator[None]:
+    """Any error of unpickling as a SourceError: the unpickler applies what the file says to torch's own functions."""
     try:
-        with FakeTensorMode():
-            loaded = _load(path)
-            tensors = state_of(loaded, where)
-            return {name: _entry(name, tensor, path, records) for name, tensor in tensors.items()}
+        yield
     except SourceError:
         raise
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from error
     except Exception as error:
-        # The unpickler applies what the file says to torch's own functions: any error of theirs means a bad file.
         raise SourceError(
-            f"{where} is no checkpoint that torch can read: {type(error).__name__} {error}"[:300]
+            f"{path.name} is no checkpoint that torch can read: {type(error).__name__} {error}"[:300]
         ) from error
+
+
+def zip_entries(path: Path) -> dict[str, Entry]:
+    """Every tensor with its offset in the file."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    records = _check_zip(path)
+    with _the_files_fault(path), FakeTensorMode():
+        tensors = state_of(_load(path), path.name)
+        return {name: _entry(name, tensor, path, records) for name, tensor in tensors.items()}
 
 
 def open_old(path: Path) -> Loaded:
@@ -122,17 +126,8 @@ def open_old(path: Path) -> Loaded:
     forbidden = unsafe_globals(path)
     if forbidden:
         raise would_run(where, forbidden)
-    try:
+    with _the_files_fault(path):
         tensors = state_of(_load(path), where)
-    except SourceError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise _refusal(path, error) from error
-    except Exception as error:
-        # As above: whatever the unpickler meets is the file's fault.
-        raise SourceError(
-            f"{where} is no checkpoint that torch can read: {type(error).__name__} {error}"[:300]
-        ) from error
     for name, tensor in tensors.items():
         _check_dense(name, tensor, where)
     return Loaded({name: tensor.detach() for name, tensor in tensors.items()}, where)

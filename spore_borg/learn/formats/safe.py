@@ -6,6 +6,8 @@ Source: the format's description of safetensors 0.4: no overlaps, no holes, the 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -54,7 +56,7 @@ def header(path: Path) -> tuple[dict[str, Any], int]:
     where = path.name
     with path.open("rb") as raw:
         length = int.from_bytes(raw.read(8), "little")
-        if length > min(HEADER_BYTES_MAX, path.stat().st_size - 8):
+        if length > min(HEADER_BYTES_MAX, os.fstat(raw.fileno()).st_size - 8):
             raise SourceError(
                 f"{where} claims a header of {length} bytes; headers have at most {HEADER_BYTES_MAX} and fit the file. "
                 "It is damaged: fetch it again."
@@ -67,6 +69,23 @@ def header(path: Path) -> tuple[dict[str, Any], int]:
     if type(value) is not dict or len(value) > TENSORS_MAX + 1:
         raise SourceError(f"{where} has a header that is no map of at most {TENSORS_MAX} tensors.")
     return value, 8 + length
+
+
+def encoded(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
+    """What a file begins with: length and header, padded to 8 bytes. Equal tensors and metadata are equal bytes.
+
+    Args:
+        tensors: dtype as the format calls it, shape and bytes by name; they follow in order of names, without a hole.
+    """
+    described: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    offset = 0
+    for name, (dtype, shape, size_bytes) in sorted(tensors.items()):
+        end = offset + size_bytes
+        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=True).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def entries(path: Path) -> dict[str, Entry]:
