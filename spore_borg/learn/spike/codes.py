@@ -27,6 +27,8 @@ RATE = "rate/1"
 RULES = (FEW_SPIKE, RATE)
 STEPS_MAX = {FEW_SPIKE: 16, RATE: 64}
 FINE_LEVELS_MAX = 1 << 20  # two bases never code finer than this: whole numbers stay exact in float32
+MANTISSA_BITS = 20  # of a float32, what two bases may code without rounding twice
+HUGE, TINY = 0x7F000000, 0x7FFFFF  # bits of 2^127, and of the largest float32 that is not normal
 MEMBRANE_BITS = 16  # fraction bits of a rate neuron's membrane: its arithmetic is exact in int64
 _POPCOUNT = torch.tensor([bin(value).count("1") for value in range(256)], dtype=torch.float32)
 
@@ -56,8 +58,7 @@ class Code:
 
     def quantise(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """The whole numbers k, as float32 of x's shape; s > 0 is broadcast to x. NaN becomes 0: no spike."""
-        u = torch.floor(x.abs() / s + 0.5).clamp_(max=float(self.levels))
-        return torch.nan_to_num_(torch.copysign(u, x), nan=0.0)
+        return _coded(x, s, self.levels)
 
     def value(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """What is left of x after it went through the code: ``s * k``."""
@@ -75,8 +76,35 @@ class Code:
 
     def fine(self, x: torch.Tensor, s: torch.Tensor | float) -> torch.Tensor:
         """As ``quantise``, by two bases: the fine one codes what the coarse one leaves."""
-        u = torch.floor(x.abs() / s + 0.5).clamp_(max=float(self.fine_levels))
-        return torch.nan_to_num_(torch.copysign(u, x), nan=0.0)
+        return _coded(x, s, self.fine_levels)
+
+    def mantissas(self, x: torch.Tensor) -> torch.Tensor:
+        """x, each value shifted by its own power of two to [1/2, 1) in size, coded in two bases, and shifted back.
+
+        What is not finite stays as it is.
+        """
+        kept = (self.fine_levels + 1).bit_length() - 1
+        if x.dtype != torch.float32 or self.fine_levels + 1 != 1 << kept or kept > MANTISSA_BITS:
+            return self._shifted(x)
+        # The code keeps the upper bits of the float's own mantissa: adding half of the last kept bit and cutting the
+        # rest off rounds as the neuron does, and a mantissa that would grow to 1 stays at its largest.
+        bits = x.contiguous().view(torch.int32)
+        below = 1 << (24 - kept)
+        held = torch.minimum(bits + (below >> 1), bits | 0x7FFFFF).bitwise_and_(-below).view(torch.float32)
+        size = bits & 0x7FFFFFFF
+        # No implied bit below 2^-126; torch.ldexp overflows from 2^127 on. Zero minus one has all bits set.
+        rare = size.numel() > 0 and (int(size.amax()) >= HUGE or int(((size - 1) & 0x7FFFFFFF).amin()) < TINY)
+        if rare:
+            edge = ((size <= TINY) & (size > 0)) | (size >= HUGE)
+            held[edge] = self._shifted(x.contiguous()[edge])
+        return held
+
+    def _shifted(self, x: torch.Tensor) -> torch.Tensor:
+        finite = torch.isfinite(x)
+        mantissa, exponent = torch.frexp(torch.where(finite, x, torch.zeros_like(x)))
+        s = 1.0 / (self.fine_levels + 1)
+        held = torch.ldexp(self.fine(mantissa, s).mul_(s), exponent)
+        return torch.where(finite, held, x)
 
     def fine_spikes(self, k: torch.Tensor) -> torch.Tensor:
         """How many spikes each value of ``fine`` costs in both bases together."""
@@ -87,6 +115,12 @@ class Code:
     def train(self, x: torch.Tensor, s: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Run the neurons step by step: (weight of a spike at this step, events in {-1, 0, 1}) for T steps."""
         return few_spike_train(x, s, self.steps) if self.rule == FEW_SPIKE else rate_train(x, s, self.steps)
+
+
+def _coded(x: torch.Tensor, s: torch.Tensor | float, levels: int) -> torch.Tensor:
+    """sign(x) * min(levels, floor(|x| / s + 1/2)), in one buffer; NaN becomes 0."""
+    u = (x.abs() / s).add_(0.5).floor_().clamp_(max=float(levels))
+    return torch.nan_to_num_(u.copysign_(x), nan=0.0)
 
 
 def popcount(k: torch.Tensor) -> torch.Tensor:

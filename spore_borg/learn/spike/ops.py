@@ -120,10 +120,12 @@ class Spiking:
 
     def scaled(self, place: Place, x: Tensor) -> Tensor:
         """Values shifted to a mantissa of [1/2, 1) in size, coded in two bases, shifted back: no threshold needed."""
-        finite = torch.isfinite(x)
-        mantissa, exponent = torch.frexp(torch.where(finite, x, torch.zeros_like(x)))
-        held = torch.ldexp(self.fine(place, mantissa, 1.0 / (self.code.fine_levels + 1)), exponent)
-        return torch.where(finite, held, x)
+        held = self.code.mantissas(x)
+        if self._count is not None:
+            mantissa = torch.frexp(torch.where(torch.isfinite(x), x, torch.zeros_like(x)))[0]
+            k = self.code.fine(mantissa, 1.0 / (self.code.fine_levels + 1))
+            self._count.of(place.node.name).add(k, self.code.fine_spikes(k))
+        return held
 
     def reciprocal(self, place: Place, x: Tensor) -> Tensor:
         """1/x for x > 0: shifted to a mantissa in [1/2, 1), coded, looked up, shifted back."""

@@ -7,6 +7,7 @@ Gate order and options: ONNX operators LSTM and GRU, opset 14.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -81,19 +82,40 @@ def _initial(inputs: Inputs, number: int, node: Node, shape: tuple[int, int, int
     return given.transpose(0, 1) if node.attrs.get("layout", 0) else given
 
 
-def _lengths(inputs: Inputs, x: Tensor) -> Tensor:
+def _lengths(inputs: Inputs, x: Tensor) -> Tensor | None:
+    """How many steps each item has, int64 [b]; None: all of them, every one."""
     given = inputs[4] if len(inputs) > 4 else None
-    return torch.full((x.shape[1],), x.shape[0], device=x.device) if given is None else given.to(torch.int64)
+    return None if given is None else given.to(torch.int64)
 
 
-def _order(steps: int, lengths: Tensor, backwards: bool) -> list[tuple[Tensor, Tensor]]:
-    """For every step: which time each item of the batch is at, and whether it has one."""
-    found = []
+def _walk(
+    current: Tensor, outputs: Tensor, lengths: Tensor | None, backwards: bool
+) -> Iterator[tuple[Tensor, Tensor | None, Callable[[Tensor], object]]]:
+    """For every step: its input currents [b, g*h], which items have that step (None: all), and where states go.
+
+    Args:
+        current: [t, b, g*h]. outputs: [t, b, h], zeros; filled by what the step is handed.
+    """
+    steps, batch = current.shape[:2]
+    if lengths is None:
+        # Views of one step: indexing by items costs more than the step itself where items are few.
+        for at in reversed(range(steps)) if backwards else range(steps):
+            yield current[at], None, outputs[at].copy_
+        return
+    items = torch.arange(batch, device=current.device)
     for step in range(steps):
         alive = step < lengths
-        at = (lengths - 1 - step).clamp(min=0) if backwards else torch.full_like(lengths, step)
-        found.append((at, alive))
-    return found
+        places = (lengths - 1 - step).clamp(min=0) if backwards else torch.full_like(lengths, step)
+
+        def put(h: Tensor, alive: Tensor = alive, places: Tensor = places) -> None:
+            outputs[places[alive], items[alive]] = h[alive]
+
+        yield current[places, items], alive, put
+
+
+def _kept(alive: Tensor | None, fresh: Tensor, before: Tensor) -> Tensor:
+    """The fresh state where an item is alive, else the one before."""
+    return fresh if alive is None else torch.where(alive[:, None], fresh, before)
 
 
 def _finish(node: Node, outputs: Tensor, last: list[Tensor]) -> tuple[Tensor, ...]:
@@ -111,19 +133,18 @@ def lstm(spiking: Spiking, place: Place, inputs: Inputs) -> tuple[Tensor, ...]:
     shape = (len(ways), batch, hidden)
     start_h, start_c = _initial(inputs, 5, node, shape, x), _initial(inputs, 6, node, shape, x)
     outputs, lengths = torch.zeros(steps, len(ways), batch, hidden, device=x.device), _lengths(inputs, x)
-    items, last_h, last_c = torch.arange(batch, device=x.device), [], []
+    last_h, last_c = [], []
     for direction, backwards in enumerate(ways):
         layer = _Layer(spiking, place, inputs, direction)
-        current = layer.current(x)
+        current, matrix = layer.current(x), layer.recurrent.t()
         h, c = start_h[direction], start_c[direction]
-        for at, alive in _order(steps, lengths, backwards):
-            gates = current[at, items] + layer.state(h) @ layer.recurrent.t() + layer.recurrent_bias
-            gate_in, gate_out, forget, cell = gates.chunk(4, -1)
-            fresh_c = layer.sigmoid(forget) * c + layer.sigmoid(gate_in) * layer.tanh(cell)
-            fresh_h = layer.sigmoid(gate_out) * layer.tanh(fresh_c)
-            c, h = torch.where(alive[:, None], fresh_c, c), torch.where(alive[:, None], fresh_h, h)
-            live = items[alive]
-            outputs[at[alive], direction, live] = h[alive]
+        for now, alive, put in _walk(current, outputs[:, direction], lengths, backwards):
+            gates = (now + layer.state(h) @ matrix).add_(layer.recurrent_bias)
+            gate_in, gate_out, forget = layer.sigmoid(gates[:, : 3 * hidden]).chunk(3, -1)
+            fresh_c = (forget * c).add_(gate_in * layer.tanh(gates[:, 3 * hidden :]))
+            fresh_h = gate_out * layer.tanh(fresh_c)
+            c, h = _kept(alive, fresh_c, c), _kept(alive, fresh_h, h)
+            put(h)
         last_h.append(h)
         last_c.append(c)
     return _finish(node, outputs, [torch.stack(last_h), torch.stack(last_c)])
@@ -136,25 +157,24 @@ def gru(spiking: Spiking, place: Place, inputs: Inputs) -> tuple[Tensor, ...]:
     steps, batch = x.shape[:2]
     start = _initial(inputs, 5, node, (len(ways), batch, hidden), x)
     outputs, lengths = torch.zeros(steps, len(ways), batch, hidden, device=x.device), _lengths(inputs, x)
-    items, last = torch.arange(batch, device=x.device), []
+    last = []
     after = bool(node.attrs.get("linear_before_reset", 0))
     for direction, backwards in enumerate(ways):
         layer = _Layer(spiking, place, inputs, direction)
         current, h = layer.current(x), start[direction]
         matrix, bias = layer.recurrent, layer.recurrent_bias
-        for at, alive in _order(steps, lengths, backwards):
+        inner, inner_bias = matrix[2 * hidden :], bias[2 * hidden :]
+        for now, alive, put in _walk(current, outputs[:, direction], lengths, backwards):
             held = layer.state(h)
-            now = current[at, items]
-            both = now[:, : 2 * hidden] + held @ matrix[: 2 * hidden].t() + bias[: 2 * hidden]
+            both = (now[:, : 2 * hidden] + held @ matrix[: 2 * hidden].t()).add_(bias[: 2 * hidden])
             update, reset = layer.sigmoid(both).chunk(2, -1)
-            inner, inner_bias = matrix[2 * hidden :], bias[2 * hidden :]
             drive = (
                 reset * (held @ inner.t() + inner_bias)
                 if after
                 else layer.state(reset * held) @ inner.t() + inner_bias
             )
             fresh = (1 - update) * layer.tanh(now[:, 2 * hidden :] + drive) + update * held
-            h = torch.where(alive[:, None], fresh, h)
-            outputs[at[alive], direction, items[alive]] = h[alive]
+            h = _kept(alive, fresh, h)
+            put(h)
         last.append(h)
     return _finish(node, outputs, [torch.stack(last)])
