@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from spore_borg.runner import absorb_ops, answer_ops, convert_ops
+from spore_borg.runner import absorb_ops, answer_ops, convert_ops, lattice_ops
 
 LINE_BYTES_MAX = 1 << 20
 PROGRESS_INTERVAL_S = 0.2
@@ -106,6 +106,7 @@ class Worker:
             "answer": lambda _number, params: answer_ops.answer(params),
             **{name: self.learned(op) for name, op in {**absorb_ops.OPS, **convert_ops.OPS}.items()},
         }
+        self.ops |= {name: self.by_kind(op, self.ops[name]) for name, op in lattice_ops.OPS.items()}
 
     def serve(self) -> None:
         """Answer requests until the parent closes the pipe. Raises Stopped in the middle of one."""
@@ -133,7 +134,7 @@ class Worker:
 
         from spore_borg.learn.digest import learn_digest
         from spore_borg.runner import fingerprint, hardware
-        from workspace import harness
+        from workspace import harness, lattice_harness
         from workspace.train import deterministic
 
         self.threads = _get(params, "threads", int, 1)
@@ -167,11 +168,24 @@ class Worker:
             },
             "evaluator": harness.harness_digest().hex(),
             "absorber": learn_digest().hex(),
+            "lattice": lattice_harness.lattice_digest().hex(),
             "cores": os.cpu_count() or 1,
             "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
             "threads": self.threads,
             "resource": self.resource,
         }
+
+    def by_kind(
+        self, lattice: lattice_ops.Op, other: Callable[[int, Params], dict[str, Any]]
+    ) -> Callable[[int, Params], dict[str, Any]]:
+        """The operation that the kind of the request's task asks for."""
+
+        def run(number: int, params: Params) -> dict[str, Any]:
+            if lattice_ops.is_lattice(params):
+                return lattice(params, self.pace(number))
+            return other(number, params)
+
+        return run
 
     def learned(self, op: absorb_ops.Op) -> Callable[[int, Params], dict[str, Any]]:
         """An operation on models; it tells its stages, and stops when the parent is gone."""
