@@ -11,10 +11,10 @@ from explorer.pages.common import LAST, TEXT_MAX, TaskBrief, before_of, frame, r
 from explorer.values import Page, RecordRow
 from spore_borg.errors import UsageError
 from spore_borg.records import bodies
+from spore_borg.store.tables import search_query
 
 PAGE_ROWS = 50
 SCAN_MAX = 1_000  # records looked at for one page when several filters apply together
-SEARCH_WORDS_MAX = 8
 KINDS = ("experiment", *(kind for kind in sorted(bodies.KINDS) if kind != "experiment"))
 
 
@@ -46,12 +46,6 @@ class RecordsPage(Page):
     hit: str | None  # the search text is itself the id of a record or node: its address
 
 
-def match_of(text: str) -> str:
-    """A person's words as an FTS5 expression: every word a quoted prefix, so no word is an operator."""
-    words = text.split()[:SEARCH_WORDS_MAX]
-    return " ".join('"' + word.replace('"', '""') + '"*' for word in words)
-
-
 def _one_of(value: str | None, allowed: tuple[str, ...], name: str) -> str | None:
     if value and value not in allowed:
         raise UsageError(detail=f"?{name}= must be one of {', '.join(allowed)}.")
@@ -65,7 +59,7 @@ def _window(db: Db, facets: Facets, before: int, limit: int) -> tuple[list[int],
     extra = sum(1 for value in given if value)
     params: dict[str, object] = {}
     if facets.q:
-        name, params = "window_search", {"q": match_of(facets.q)}
+        name, params = "window_search", {"q": search_query(facets.q)}
     elif facets.author:
         name, params = (
             ("window_author" if experiments else "window_records_author"),

@@ -25,6 +25,7 @@ Key = tuple[Any, ...]  # the primary key's values
 Rows = dict[Key, tuple[Any, ...]]  # key → every value, in the order of the columns
 
 BUSY_TIMEOUT_S = 10.0
+SEARCH_WORDS_MAX = 8  # of what a person typed
 _OWN = frozenset(("live", "search"))  # not written through ``publish``
 _SEARCH_COLUMNS = ("rowid", "title", "why", "changed", "author", "cid")
 
@@ -42,13 +43,13 @@ def schema_version() -> int:
 
 
 def search_query(text: str) -> str:
-    """What a user typed, as a query for the ``search`` table: every word, the last one as a prefix.
+    """What a person typed, as a query for the ``search`` table: every word (the first eight) as a quoted prefix.
 
     FTS5's own syntax is not passed through, so that no text is a syntax error. Empty text gives an empty query,
     which must not be sent.
     """
-    words = ['"' + word.replace('"', '""') + '"' for word in text.replace("\0", " ").split()]
-    return " ".join(words) + "*" if words else ""
+    words = text.replace("\0", " ").split()[:SEARCH_WORDS_MAX]
+    return " ".join('"' + word.replace('"', '""') + '"*' for word in words)
 
 
 class Tables:
