@@ -10,7 +10,7 @@ Sources: PROTOCOL §6; Yin et al. 2018, arXiv 1803.01498 (trimmed mean); Batcher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,13 @@ PARTS_MAX = 64
 WEIGHT_MAX = 1 << 18  # of all weights together: sums stay below 2^51, where float64 divides exactly
 TRIM_NUM, TRIM_DEN = 3, 10
 RATIO_BITS = 20
-BLOCK = 1 << 16  # coordinates at a time: they fit the cache
+BLOCK = {MEAN: 1 << 18, TRIMMED: 1 << 17}  # coordinates at a time: few calls, and still near the processor
 _ROW = 1 << 12  # squares of 2^48 at most: 2^60 in a row
 _SHIFT = 0.75  # added to |x| < 0.25 it leaves multiples of 2^-24 in the last 23 bits of a float32
 _SHIFT_BITS = 0x3F400000  # the bits of 0.75
+_REACH = (1 << 22) - 1  # in units of 2^-24: what can be shifted
 
-Parts = Sequence[torch.Tensor]
+Place = tuple[str, int, int]  # name of a tensor, start, stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,25 @@ class Merged:
 
 
 def fixed(x: torch.Tensor) -> torch.Tensor:
-    """float32 → int64 in units of 2^-24, rounded to nearest even. Raises LearnError for NaN or |x| ≥ 128."""
+    """float32 → int32 in units of 2^-24, rounded to nearest even. Raises LearnError for NaN or |x| ≥ 128."""
     if x.numel() and not float(x.abs().max()) < LIMIT:
         raise LearnError(f"A weight is not a number, or not below {LIMIT:.0f}; such models are not merged.")
-    return (x * float(1 << FRACTION_BITS)).round_().to(torch.int64)
+    return (x * float(1 << FRACTION_BITS)).round_().to(torch.int32)
+
+
+def shifted(x: torch.Tensor, reach: int = _REACH, out: torch.Tensor | None = None) -> torch.Tensor | None:
+    """The bits of x + 0.75: int32 [n], ``_SHIFT_BITS`` more than units of 2^-24; the addition rounds to nearest even.
+
+    Args:
+        x: float32 [n], n > 0. out: float32 [n] that is written; the result shares its memory.
+    Returns:
+        None where a value is no number or further than ``reach`` units from 0.
+    """
+    bits = torch.add(x, _SHIFT, out=out).view(torch.int32)
+    reach = min(reach, _REACH)
+    # Compared as whole numbers, which is faster: NaN and what lies below 0 are out of range too.
+    low, high = torch.aminmax(bits)
+    return bits if int(low) >= _SHIFT_BITS - reach and int(high) <= _SHIFT_BITS + reach else None
 
 
 def floating(q: torch.Tensor) -> torch.Tensor:
@@ -66,23 +82,33 @@ def floating(q: torch.Tensor) -> torch.Tensor:
     return q.to(torch.float32).mul_(2.0**-FRACTION_BITS)
 
 
-def mean_block(parts: Parts, weights: Sequence[int]) -> torch.Tensor:
-    """⌊Σ w·q / Σ w⌋ of float32 [n], as float64 that holds integers. Raises LearnError for unusable numbers."""
+def mean_block(read: Callable[[int], torch.Tensor], weights: Sequence[int]) -> torch.Tensor:
+    """⌊Σ w·q / Σ w⌋, as float64 [n] that holds integers. Raises LearnError for unusable numbers.
+
+    Args:
+        read: the number of a part → float32 [n]; its memory may be that of the part before.
+    """
     total = sum(weights)
-    bound = min(0.25, ((1 << 31) - total) / ((1 << FRACTION_BITS) * total))
-    # A NaN makes the comparison false, and the wide way refuses it.
-    if all(float(high) < bound and float(low) > -bound for low, high in map(torch.aminmax, parts)):
+    reach = ((1 << 31) - 1) // total  # so far from 0 the sum of all stays within 32 bits
+    sums = spare = None
+    for i, weight in enumerate(weights):
+        part = read(i)
+        spare = torch.empty_like(part) if spare is None else spare
+        bits = shifted(part, reach, spare)
+        if bits is None:
+            return _wide_mean(read, weights)
         # The sum wraps around in 32 bits and the shift's share is taken off again: exact, in two passes.
-        sums = torch.zeros(parts[0].shape, dtype=torch.int32)
-        for part, weight in zip(parts, weights, strict=True):
-            sums.add_((part + _SHIFT).view(torch.int32), alpha=weight)
-        sums.sub_((total * _SHIFT_BITS + (1 << 31)) % (1 << 32) - (1 << 31))
-        wide = sums.to(torch.float64)
-    else:
-        wide = torch.zeros(parts[0].shape, dtype=torch.float64)
-        for part, weight in zip(parts, weights, strict=True):
-            wide.add_(fixed(part).to(torch.float64), alpha=weight)
-    return wide.div_(total).floor_()
+        sums = bits * weight if sums is None else sums.add_(bits, alpha=weight)
+    assert sums is not None, "a merge has parts"
+    sums.sub_((total * _SHIFT_BITS + (1 << 31)) % (1 << 32) - (1 << 31))
+    return sums.to(torch.float64).div_(total).floor_()
+
+
+def _wide_mean(read: Callable[[int], torch.Tensor], weights: Sequence[int]) -> torch.Tensor:
+    """The same where the sum needs more than 32 bits."""
+    sums = sum(fixed(read(i)).to(torch.float64).mul_(weight) for i, weight in enumerate(weights))
+    assert isinstance(sums, torch.Tensor), "a merge has parts"
+    return sums.div_(sum(weights)).floor_()
 
 
 def comparators(count: int) -> Iterator[tuple[int, int]]:
@@ -99,45 +125,65 @@ def comparators(count: int) -> Iterator[tuple[int, int]]:
         p *= 2
 
 
-def _sort(rows: list[torch.Tensor]) -> None:
-    """Put the rows in ascending order, coordinate by coordinate, in place."""
+def _sort(rows: list[torch.Tensor], wanted: Container[int]) -> None:
+    """Put the rows in ascending order, coordinate by coordinate, in place; only the ranks ``wanted`` are made."""
+    steps, alive = [], {rank for rank in range(len(rows)) if rank in wanted}
+    for i, j in reversed(list(comparators(len(rows)))):
+        if i in alive or j in alive:
+            steps.append((i, j, i in alive, j in alive))
+            alive |= {i, j}
     spare = torch.empty_like(rows[0])
-    for i, j in comparators(len(rows)):
-        torch.minimum(rows[i], rows[j], out=spare)
-        torch.maximum(rows[i], rows[j], out=rows[j])
-        rows[i], spare = spare, rows[i]
+    for i, j, low, high in reversed(steps):
+        if low:
+            torch.minimum(rows[i], rows[j], out=spare)
+        if high:
+            torch.maximum(rows[i], rows[j], out=rows[j])
+        if low:
+            rows[i], spare = spare, rows[i]
 
 
 def trimmed_block(deltas: list[torch.Tensor], weights: Sequence[int]) -> torch.Tensor:
-    """The weighted mean of int64 [n] without the lowest and highest 30 % of the weight, rounded down: float64 [n].
+    """The weighted mean of integers [n] without the lowest and highest 30 % of the weight, rounded down: float64 [n].
 
-    The list's tensors are used up. Equal values may stand in any order: together they keep the same weight.
+    The list's tensors (int32 or int64, below 2^33 in size) are used up. Equal values may stand in any order: together
+    they keep the same weight.
     """
-    total = sum(weights)
+    total, count = sum(weights), len(weights)
     low = total * TRIM_NUM // TRIM_DEN
     high = total - low
-    equal = len(set(weights)) == 1
-    bits = 0 if equal else max(len(weights) - 1, 1).bit_length()
-    largest = max(int(torch.maximum(-delta.min(), delta.max())) for delta in deltas) if len(deltas[0]) else 0
+    ends = [torch.aminmax(delta) for delta in deltas if len(delta)]
+    largest = max((max(-int(least), int(most)) for least, most in ends), default=0)
+    # Behind each value stands its weight, or its number where that is too long, or nothing where all weigh the same.
+    tags: Sequence[int] = [0] * count if len(set(weights)) == 1 else weights
+    bits = max(tags).bit_length()
+    if (largest + 1) << bits >= 1 << 31 and bits:
+        tags, bits = range(count), (count - 1).bit_length()
     narrow = torch.int32 if (largest + 1) << bits < 1 << 31 else torch.int64
-    rows = [((delta << bits) | i if bits else delta).to(narrow) for i, delta in enumerate(deltas)]
-    _sort(rows)
-    kept = torch.zeros(deltas[0].shape, dtype=torch.float64)
-    if equal:
-        for rank, row in enumerate(rows):
+    rows = [
+        delta.to(narrow).mul_(1 << bits).add_(tag) if bits else delta.to(narrow)
+        for delta, tag in zip(deltas, tags, strict=True)
+    ]
+    up, down = sorted(weights), sorted(weights, reverse=True)
+    kept_ranks = [rank for rank in range(count) if sum(up[:rank]) < high and sum(down[: rank + 1]) > low]
+    _sort(rows, range(0 if bits else kept_ranks[0], kept_ranks[-1] + 1))
+    exact = torch.int32 if largest * (high - low) < 1 << 31 else torch.int64
+    kept = torch.zeros(rows[0].shape, dtype=exact)
+    if not bits:
+        for rank in kept_ranks:
             share = min((rank + 1) * weights[0], high) - max(rank * weights[0], low)
-            if share > 0:
-                kept.add_(row.to(torch.float64), alpha=share)
-    else:
-        table = torch.tensor(weights, dtype=torch.int32)
-        passed = torch.zeros(deltas[0].shape, dtype=torch.int32)
-        for row in rows:
-            mine = table[(row & ((1 << bits) - 1)).to(torch.int64)]
-            after = passed + mine
-            share_of = (after.clamp(max=high) - passed.clamp(min=low)).clamp_(min=0)
-            kept.addcmul_(share_of.to(torch.float64), (row >> bits).to(torch.float64))
-            passed = after
-    return kept.div_(high - low).floor_()
+            kept.add_(rows[rank], alpha=share)
+        return kept.to(torch.float64).div_(high - low).floor_()
+    table = None if tags is weights else torch.tensor(weights, dtype=narrow)
+    passed, before = torch.zeros_like(rows[0]), torch.full_like(rows[0], low)
+    tag, after = torch.empty_like(passed), torch.empty_like(passed)
+    for rank, row in enumerate(rows[: kept_ranks[-1] + 1]):
+        torch.bitwise_and(row, (1 << bits) - 1, out=tag)
+        passed += tag if table is None else torch.index_select(table, 0, tag, out=after)
+        torch.clamp(passed, low, high, out=after)
+        if rank in kept_ranks:
+            kept.addcmul_(torch.sub(after, before, out=tag), row.bitwise_right_shift_(bits))
+        before, after = after, before
+    return kept.to(torch.float64).div_(high - low).floor_()
 
 
 def ratios(norms: Sequence[int]) -> tuple[int, ...]:
@@ -150,16 +196,28 @@ def ratios(norms: Sequence[int]) -> tuple[int, ...]:
 
 
 def _squares(delta: torch.Tensor) -> int:
-    """Σ (d >> 8)², exactly."""
+    """Σ (d >> 8)², exactly. int32 must be below 2^23 in size."""
     short = delta >> 8
+    if short.dtype == torch.int32:
+        wide = short.to(torch.float64)  # squares of 2^30 at most: the sums over 2^23 of them are whole
+        return int(torch.dot(wide, wide))
     rows = torch.split(short * short, _ROW)
     return sum(int(row.sum()) for row in rows)
+
+
+def _scaled(delta: torch.Tensor, ratio: int) -> torch.Tensor:
+    """(d · ratio) >> 20, exactly; int32 in place."""
+    if ratio == 1 << RATIO_BITS:
+        return delta
+    if delta.dtype == torch.int32:  # the product has at most 53 bits, and float64 is faster than int64
+        return delta.copy_(delta.to(torch.float64).mul_(ratio * 2.0**-RATIO_BITS).floor_())
+    return (delta * ratio) >> RATIO_BITS
 
 
 class _Reading:
     """The files of a merge, opened together; what does not fit is refused before anything is written."""
 
-    def __init__(self, parts: Sequence[Part], base: Path | None) -> None:
+    def __init__(self, parts: Sequence[Part], base: Path | None, rule: str) -> None:
         if not 1 <= len(parts) <= PARTS_MAX:
             raise LearnError(f"A merge has 1 to {PARTS_MAX} parts, not {len(parts)}.")
         self.weights = [part.weight for part in parts]
@@ -175,18 +233,47 @@ class _Reading:
                         f"{file.path.name} has other tensors than {parts[0].path.name}: another lineage."
                     )
             self._opened = opened.pop_all()
+        # Memory that is used again for every block stays in the cache.
+        self._block = block = BLOCK[rule]
+        self._raw, self._spare = torch.empty(block), torch.empty(block)
+        self._rows = torch.empty(len(parts) if rule == TRIMMED else 0, block, dtype=torch.int32)
 
-    def blocks(self) -> Iterator[tuple[str, int, int]]:
+    def blocks(self) -> Iterator[Place]:
         """(name, start, stop) of every block, in order of names."""
         for name in sorted(self.shapes):
             count = math.prod(self.shapes[name])
-            for start in range(0, count, BLOCK):
-                yield name, start, min(start + BLOCK, count)
+            for start in range(0, count, self._block):
+                yield name, start, min(start + self._block, count)
 
-    def deltas(self, name: str, start: int, stop: int) -> tuple[list[torch.Tensor], torch.Tensor | int]:
-        """Each part's distance from the base, and the base: int64 [n] in units of 2^-24."""
-        zero = 0 if self.base is None else fixed(self.base.read(name, start, stop))
-        return [fixed(file.read(name, start, stop)) - zero for file in self.files], zero
+    def part(self, i: int, place: Place) -> torch.Tensor:
+        """One part's weights: float32 [n], until the next reading."""
+        return self.files[i].read(*place, into=self._raw)
+
+    def zero(self, place: Place) -> torch.Tensor:
+        """The base, int32 [n] in units of 2^-24; 0 without one."""
+        count = place[2] - place[1]
+        if self.base is None:
+            return torch.zeros(count, dtype=torch.int32)
+        x = self.base.read(*place, into=self._raw)
+        bits = shifted(x)
+        return fixed(x) if bits is None else bits.sub_(_SHIFT_BITS)
+
+    def deltas(self, place: Place, zero: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Each part's distance from the base in units of 2^-24, in turn.
+
+        int32 [n] below 2^23 in size (valid until the next call of this method) where every weight is below 0.25 in
+        size, else int64 [n].
+        """
+        count, shift = len(zero), zero + _SHIFT_BITS
+        least, most = torch.aminmax(zero)
+        near = max(-int(least), int(most)) <= _REACH
+        for i, row in enumerate(self._rows):
+            x = self.part(i, place)
+            bits = shifted(x, out=self._spare[:count]) if near else None
+            if bits is None:
+                yield fixed(x).to(torch.int64) - zero
+            else:
+                yield torch.sub(bits, shift, out=row[:count])
 
     def close(self) -> None:
         """Let the files go."""
@@ -206,33 +293,27 @@ def merge(parts: Sequence[Part], out: Path, *, base: Path | None = None, rule: s
     """
     if rule not in (MEAN, TRIMMED):
         raise LearnError(f"There is no merge rule {rule[:40]!r}; there are {MEAN} and {TRIMMED}.")
-    reading = _Reading(parts, base)
+    reading = _Reading(parts, base, rule)
     try:
         scale = (1 << RATIO_BITS,) * len(parts)
         if rule == TRIMMED:
             norms = [0] * len(parts)
-            for name, start, stop in reading.blocks():
-                for i, delta in enumerate(reading.deltas(name, start, stop)[0]):
+            for place in reading.blocks():
+                for i, delta in enumerate(reading.deltas(place, reading.zero(place))):
                     norms[i] += _squares(delta)
             scale = ratios(norms)
         with TensorWriter(out, reading.shapes) as writer:
-            for name, start, stop in reading.blocks():
-                block = _block(reading, name, start, stop, scale, rule)
-                writer.write(block)
+            for place in reading.blocks():
+                writer.write(_block(reading, place, scale, rule))
         return Merged(scale)
     finally:
         reading.close()
 
 
-def _block(
-    reading: _Reading, name: str, start: int, stop: int, scale: Sequence[int], rule: str
-) -> torch.Tensor:
+def _block(reading: _Reading, place: Place, scale: Sequence[int], rule: str) -> torch.Tensor:
     """One merged block: float32 [n]."""
     if rule == MEAN:
-        parts = [file.read(name, start, stop) for file in reading.files]
-        return floating(mean_block(parts, reading.weights))
-    deltas, zero = reading.deltas(name, start, stop)
-    for i, ratio in enumerate(scale):
-        if ratio != 1 << RATIO_BITS:
-            deltas[i] = (deltas[i] * ratio) >> RATIO_BITS
+        return floating(mean_block(lambda i: reading.part(i, place), reading.weights))
+    zero = reading.zero(place)
+    deltas = [_scaled(delta, ratio) for delta, ratio in zip(reading.deltas(place, zero), scale, strict=True)]
     return floating(trimmed_block(deltas, reading.weights).add_(zero))

@@ -57,15 +57,22 @@ class TensorFile:
         """The shape of each tensor by name."""
         return {name: shape for name, (_, shape, _) in self._specs.items()}
 
-    def read(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Coordinates ``start`` to ``stop`` of a tensor, as float32 [n]. Raises LearnError for a short file."""
+    def read(self, name: str, start: int, stop: int, into: torch.Tensor | None = None) -> torch.Tensor:
+        """Coordinates ``start`` to ``stop`` of a tensor, as float32 [n].
+
+        Args:
+            into: float32 of at least n elements; the result shares its memory.
+        Raises:
+            LearnError: a short file.
+        """
         dtype, _, begin = self._specs[name]
         kind, width = _DTYPES[dtype]
-        raw = torch.empty((stop - start) * width, dtype=torch.uint8)
-        into: Any = raw.numpy()
-        if len(into) and os.preadv(self._file.fileno(), [into], begin + start * width) != len(into):
+        found = torch.empty(stop - start) if into is None else into[: stop - start]
+        raw = found if kind == torch.float32 else torch.empty(stop - start, dtype=kind)
+        buffer: Any = raw.view(torch.uint8).numpy()
+        if len(buffer) and os.preadv(self._file.fileno(), [buffer], begin + start * width) != len(buffer):
             raise LearnError(f"{self.path.name} ends in the middle of {name[:80]!r}; fetch it again.")
-        return raw.view(kind).to(torch.float32)
+        return found if raw is found else found.copy_(raw)
 
     def close(self) -> None:
         """Let the file go."""

@@ -54,7 +54,7 @@ def test_blocks_are_those_of_python_integers(seed: int, count: int, scale: float
     weights = [3] * count if equal else [int(w) for w in rng.integers(1, 2_000, count)]
     q = [[_rint(float(x)) for x in part] for part in parts]
     assert [merging.fixed(part).tolist() for part in parts] == q
-    mean = merging.mean_block(parts, weights)
+    mean = merging.mean_block(parts.__getitem__, weights)
     assert [int(x) for x in mean] == [
         sum(w * row[i] for w, row in zip(weights, q, strict=True)) // sum(weights) for i in range(23)
     ]
@@ -74,6 +74,43 @@ def test_the_network_sorts(count: int) -> None:
         assert bits == sorted(bits)
 
 
+def test_only_the_wanted_ranks_are_sorted() -> None:
+    g = torch.Generator().manual_seed(11)
+    for count in range(1, 17):
+        rows = torch.randint(-50, 50, (count, 200), generator=g, dtype=torch.int32)
+        for first in range(count):
+            wanted = range(first, min(first + 3, count))
+            found = list(rows.clone())
+            merging._sort(found, wanted)
+            for rank in wanted:
+                assert torch.equal(found[rank], rows.sort(dim=0).values[rank]), (count, rank)
+
+
+@pytest.mark.parametrize("scales", [(0.05, 0.05), (0.05, 3.0), (3.0, 0.05), (90.0, 90.0)])
+@pytest.mark.parametrize("weights", [(5, 9, 3, 7), (8_192, 1, 4_000, 8_191), (4, 4, 4, 4), (30_000, 9, 1, 9)])
+def test_the_trimmed_rule_is_that_of_python_integers(
+    tmp_path: Path, scales: tuple[float, float], weights: tuple[int, ...]
+) -> None:
+    """From files and a base, with near and far weights: each way of computing gives the same numbers."""
+    rng = np.random.default_rng(29)
+    base, far = (rng.uniform(-scale, scale, 40).astype(np.float32) for scale in scales)
+    rows = [
+        base + (far if i == 1 else 0) + rng.normal(0, 0.01 * (i + 1), 40).astype(np.float32) for i in range(4)
+    ]
+    for name, row in zip(("base", *"0123"), (base, *rows), strict=True):
+        save_file({"w": torch.from_numpy(row.clip(-127, 127))}, tmp_path / name)
+    parts = [Part(tmp_path / name, weight) for name, weight in zip("0123", weights, strict=True)]
+    found = merging.merge(parts, tmp_path / "out", base=tmp_path / "base", rule=TRIMMED)
+    q = [[_rint(x) for x in load_file(tmp_path / name)["w"].tolist()] for name in ("base", *"0123")]
+    deltas = [[x - zero for x, zero in zip(row, q[0], strict=True)] for row in q[1:]]
+    scale = merging.ratios([sum((d >> 8) ** 2 for d in row) for row in deltas])
+    assert found.ratios == scale
+    deltas = [[d * ratio >> 20 for d in row] for row, ratio in zip(deltas, scale, strict=True)]
+    kept = [zero + _slow_trimmed([row[i] for row in deltas], list(weights)) for i, zero in enumerate(q[0])]
+    expected = torch.tensor(kept, dtype=torch.float64).to(torch.float32) * 2.0**-24
+    assert torch.equal(load_file(tmp_path / "out")["w"], expected)
+
+
 @pytest.mark.parametrize("rule", [MEAN, TRIMMED])
 def test_any_order_gives_the_same_bytes(tmp_path: Path, rule: str) -> None:
     paths = _files(tmp_path, 4, 1)
@@ -90,7 +127,7 @@ def test_the_merged_file_is_the_mean(tmp_path: Path) -> None:
     paths = _files(tmp_path, 3, 3)
     merging.merge([Part(path, 1) for path in paths], tmp_path / "out.safetensors", rule=MEAN)
     loaded = load_file(tmp_path / "out.safetensors")
-    expected = {k: sum(load_file(p)[k] for p in paths) / 3 for k in ("a", "b")}
+    expected = {k: torch.stack([load_file(p)[k] for p in paths]).sum(0) / 3 for k in ("a", "b")}
     for name, tensor in expected.items():
         assert loaded[name].shape == tensor.shape
         assert float((loaded[name] - tensor).abs().max()) < 2e-7
@@ -99,7 +136,7 @@ def test_the_merged_file_is_the_mean(tmp_path: Path) -> None:
 def test_blocks_do_not_show_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [Part(path, i + 1) for i, path in enumerate(_files(tmp_path, 3, 4))]
     whole = merging.merge(parts, tmp_path / "whole.safetensors")
-    monkeypatch.setattr(merging, "BLOCK", 64)
+    monkeypatch.setitem(merging.BLOCK, TRIMMED, 64)
     pieces = merging.merge(parts, tmp_path / "pieces.safetensors")
     assert whole == pieces
     assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "pieces.safetensors").read_bytes()
