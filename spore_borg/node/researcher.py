@@ -20,7 +20,7 @@ from spore_borg.node.drawer import Drawer, pack_run
 from spore_borg.node.hub import Hub
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import deck, prover
-from spore_borg.policies.operators import Proposal, Trial, space_of
+from spore_borg.policies.operators import Proposal, Space, Trial, space_of
 from spore_borg.policies.proposer import Situation, propose
 from spore_borg.records.bodies import Intent, Task
 from spore_borg.records.cid import Cid
@@ -28,7 +28,7 @@ from spore_borg.records.envelope import Record
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerError, WorkerRefused
 from spore_borg.views.draw import run_seed
-from spore_borg.views.frontier import Frontier, show
+from spore_borg.views.frontier import Frontier, short_unit, show
 from spore_borg.views.reduce import View
 from spore_borg.views.settle import recipe_digest
 from workspace import recipe
@@ -131,7 +131,7 @@ class Researcher:
             try:
                 # In a thread: a model of many runs takes its time, and the connections go on meanwhile.
                 proposal = await trio.to_thread.run_sync(
-                    propose, self._situation(task_cid, task), self.rng, abandon_on_cancel=True
+                    self.decide, self._situation(task_cid, task), abandon_on_cancel=True
                 )
             except ValueError as error:  # of the task itself; verification goes on
                 proposal = None
@@ -143,6 +143,14 @@ class Researcher:
             with trio.move_on_after(IDLE_S):
                 await self.hub.changed()
 
+    def decide(self, now: Situation) -> Proposal | None:
+        """What to run next, from what is known; called in a thread."""
+        return propose(now, self.rng)
+
+    def space(self, task: Task) -> Space:
+        """The recipes of a task."""
+        return space_of(recipe, deck.NEEDS, seq_max=seq_max(task))
+
     def _situation(self, task_cid: Cid, task: Task) -> Situation:
         view, epoch = self.hub.view, self.hub.epoch()
         trials = {trial.cid: trial for trial in self.trials(view, task_cid)}
@@ -152,7 +160,7 @@ class Researcher:
             if record.kind == "intent" and record.author != self.hub.me and record.body.until >= epoch
         )  # fmt: skip
         return Situation(
-            space=space_of(recipe, deck.NEEDS, seq_max=seq_max(task)), baseline=task.baseline,
+            space=self.space(task), baseline=task.baseline,
             trials=tuple(trials.values()),
             frontier=tuple(trials[step.cid] for step in frontier.steps if step.cid in trials),
             taken=frozenset(recipe_digest(trial.recipe) for trial in trials.values()) | leased, leased=leased,
@@ -202,7 +210,7 @@ class Researcher:
         known = self._checked.get(record.cid)
         if known is None:
             try:
-                recipe.validate(record.body.recipe, seq_max=seq_max(task))
+                self.space(task).validate(record.body.recipe)
             except ValueError:
                 known = False
             else:
@@ -270,7 +278,7 @@ class Researcher:
         self.runs.put(body.state_root, pack_run(run))
         record = self.hub.write(body)
         self.hub.event(
-            "published", f"{outcome}: {proposal.operator}: {proposal.why}: {show(body.metric)} bpb",
+            "published", f"{outcome}: {proposal.operator}: {proposal.why}: {show(body.metric)} {short_unit(task.unit)}",
             cid=str(record.cid), metric=body.metric, outcome=outcome,
         )  # fmt: skip
 

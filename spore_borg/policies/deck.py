@@ -102,6 +102,19 @@ CARDS: tuple[Card, ...] = (
 )  # fmt: skip
 
 
+LATTICE_CARDS: tuple[Card, ...] = (
+    Card("smooth-less", "the more was read the less need be guessed", {"smoothing": Times(1, 2)}),
+    Card("smooth-more", "rare first characters have too few counts", {"smoothing": Times(2)}),
+    Card("exclude", "what was seen once was mostly luck", {"exclusion": 192}),
+    Card("exclude-more", "a larger discount for what others exclude", {"exclusion": Times(5, 4)}),
+    Card("kinds", "who follows many kinds of neighbours follows new ones", {"backoff": "kinds"}),
+    Card("escape-more", "most characters are known by now", {"escape": Times(2)}),
+    Card("escape-less", "new characters still come", {"escape": Times(1, 2)}),
+    Card("income", "slices that help on other text count more", {"weights": "income"}),
+    Card("read-more", "more slices in one run", {"slices": Times(2)}),
+)
+
+
 def apply(space: Space, recipe: Recipe, card: Card) -> Recipe:
     """The recipe with the card's changes, not yet validated; changes of fields that the space lacks are left out."""
     out = dict(recipe)
@@ -138,7 +151,8 @@ def play(
         if trial.operator.startswith(PREFIX) and not (trial.accepted and (trial.gain or 0) > 0):
             name = trial.operator.removeprefix(PREFIX)
             failed[name] = failed.get(name, 0) + 1
-    for card in sorted(CARDS, key=lambda card: (failed.get(card.name, 0), -taste(key, card.name))):
+    cards = (*CARDS, *LATTICE_CARDS)  # those that change nothing in this space drop out
+    for card in sorted(cards, key=lambda card: (failed.get(card.name, 0), -taste(key, card.name))):
         wanted = apply(space, base.recipe, card)
         found = proposal_on(space, base, wanted, PREFIX + card.name, card.why)
         if found is not None and space.digest(found.recipe) not in taken:

@@ -48,7 +48,9 @@ def propose(space: Space, base: Trial, trials: Sequence[Trial], rng: Rng) -> Pro
             assert trial.metric is not None, "chosen above"
             study.add_trial(
                 optuna.trial.create_trial(
-                    params=dict(trial.recipe), distributions=distributions, value=float(trial.metric)
+                    params={name: trial.recipe[name] for name in distributions},
+                    distributions=distributions,
+                    value=float(trial.metric),
                 )
             )
         drawn = study.ask(distributions).params

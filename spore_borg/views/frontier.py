@@ -57,14 +57,15 @@ class Frontier:
         gain, rivals = self.mean(best) - mean, len(self.runs[best])
         limit = threshold(task, runs, rivals)
         if gain <= 0:
-            return False, f"Its mean is {show(-gain)} bpb above the best."
+            return False, f"Its mean is {show(-gain)} {short_unit(task.unit)} above the best."
         if gain <= limit:
             return False, (
-                f"Its gain of {show(gain)} bpb over {runs} run(s) is within the noise: "
+                f"Its gain of {show(gain)} {short_unit(task.unit)} over {runs} run(s) is within the noise: "
                 f"more than {show(limit)} is needed."
             )
         self.steps.append(Step(cid, recipe, author, mean, runs, gain, limit, round_))
-        return True, f"Its gain of {show(gain)} bpb exceeds the {show(limit)} that the noise asks for."
+        unit = short_unit(task.unit)
+        return True, f"Its gain of {show(gain)} {unit} exceeds the {show(limit)} that the noise asks for."
 
 
 def threshold(task: Task, runs: int, rivals: int) -> int:
@@ -72,6 +73,11 @@ def threshold(task: Task, runs: int, rivals: int) -> int:
     square = (_SIGMAS * task.sigma) ** 2 * (runs + rivals)
     noise, scale = _ceil_sqrt(-(-square // (runs * rivals))), task.gain_min
     return max(scale, noise)
+
+
+def short_unit(unit: str) -> str:
+    """A task's unit in a sentence: nano-bits/character as bpc, anything else as before there were others."""
+    return "bpc" if unit == "nano-bits/character" else "bpb"
 
 
 def _ceil_sqrt(number: int) -> int:

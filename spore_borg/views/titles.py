@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spore_borg.records.envelope import Record
-from spore_borg.views.frontier import show
+from spore_borg.views.frontier import short_unit, show
 
 if TYPE_CHECKING:
     from spore_borg.views.reduce import View
@@ -34,7 +34,7 @@ def _words(view: View, record: Record) -> str:
         case "intent":
             return f"About to run recipe {body.recipe.hex()[:8]}"
         case "experiment" | "absorption" | "refinement" | "merge" | "retract":
-            return _of_work(record)
+            return _of_work(view, record)
         case "announce":
             return "Asks again for verification"
         case "attest_commit":
@@ -50,11 +50,13 @@ def _words(view: View, record: Record) -> str:
             return record.kind
 
 
-def _of_work(record: Record) -> str:
+def _of_work(view: View, record: Record) -> str:
     """Of what a node has made, or takes back."""
     body = record.body
     if record.kind == "experiment":
-        result = "crashed" if body.metric is None else f"{show(body.metric)} bpb"
+        task = view.tasks.get(body.task)
+        unit = "bpb" if task is None else short_unit(task.unit)
+        result = "crashed" if body.metric is None else f"{show(body.metric)} {unit}"
         return f"{body.operator}: {body.why} ({result})"
     if record.kind == "retract":
         return f"Takes an absorption out of the state: {body.why}"
