@@ -156,6 +156,15 @@ SETTINGS: dict[str, Setting] = {
             "blob_budget_mb", 2_048, "Disk space for weights and states, in MB (10^6 bytes).", 16, 10_000_000
         ),
         Setting(
+            "verify_bytes_max", 1_000_000_000,
+            "Absorbed models are verified here up to this size of source and shard, in bytes; small ones always are.",
+            0, 10**15,
+        ),
+        Setting(
+            "verify_ops_max", 16_000_000_000,
+            "The same, in operations of the source for one item of the probe suite.", 0, 10**15,
+        ),
+        Setting(
             "suite", "full",
             "Probe suite of a new mesh, on which absorbed models are measured; small is for trying out.",
             choices=("full", "small"),
@@ -186,6 +195,8 @@ class Config:
     explorer_bind: str
     explorer_port: int
     blob_budget_mb: int
+    verify_bytes_max: int
+    verify_ops_max: int
     suite: str
     offline: bool
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -138,7 +138,8 @@ class AbsorbWorld(World):
             head="embedder", modality=modality, rule="few-spike/1", steps=told.pop("steps", 5),
             state=told.pop("state", absorber.state_for(view, node.key.public, modality)), operator="ask",
             why="a test", family="CPU_TEST", fingerprint=node.fingerprint, params_count=10, layers=3,
-            sparsity_ppm=500_000, cpu_ms=1, base=base,
+            sparsity_ppm=500_000, cpu_ms=1, source_bytes=len(model.encode()),
+            shard_bytes=len(shard.params), ops=1_000, base=base,
         )  # fmt: skip
         base_losses = None if base is None or base not in self.shards else self.shards[base].claimed
         body = absorber.claim_body(

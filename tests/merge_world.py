@@ -56,7 +56,8 @@ class MergeWorld(AbsorbWorld):
             licence="MIT", name="merged", head=body.head, modality=body.modality, rule=body.rule, steps=body.steps,
             state=told.pop("state", absorber.state_for(view, node.key.public, body.modality)), operator="merge",
             why="a test", family="CPU_TEST", fingerprint=node.fingerprint, params_count=10, layers=3,
-            sparsity_ppm=500_000, cpu_ms=1, merge=merging,
+            sparsity_ppm=500_000, cpu_ms=1, source_bytes=sum(view.claims[cid].body.source_bytes for cid in inputs),
+            shard_bytes=len(shard.params), ops=1_000, merge=merging,
         )  # fmt: skip
         made = absorber.claim_body(
             self.absorbing, view.tasks[self.absorbing], facts, run, Cid.of(shard.params, RAW)

@@ -101,7 +101,9 @@ def _absorptions(kind: type[bodies.Absorption], **more: st.SearchStrategy[Any]) 
         steps=numbers(1, bodies.TIME_STEPS_MAX), state=links, operator=words(32), why=words(280), family=words(64),
         fingerprint=octets(32), outcome=st.sampled_from(("kept", "discarded")), metric=numbers(),
         loss_root=octets(32), loss_sum=numbers(), state_root=octets(32), weights=cids(), params=octets(32),
-        params_count=numbers(), layers=numbers(), sparsity_ppm=numbers(0, 1_000_000), cpu_ms=numbers(), **more,
+        params_count=numbers(), layers=numbers(), sparsity_ppm=numbers(0, 1_000_000), cpu_ms=numbers(),
+        source_bytes=numbers(), shard_bytes=numbers(), ops=numbers(),
+        groups=st.sets(numbers(0, SEGMENTS_MAX - 1), min_size=1).map(lambda found: tuple(sorted(found))), **more,
     )  # fmt: skip
 
 
@@ -126,6 +128,7 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
         bodies.Join, family=words(64), device=words(128), memory_mb=numbers(), cores=numbers(0, 1 << 20),
         fingerprint=octets(32), anchor=octets(32), role=st.sampled_from(("research", "verify", "sync")),
         agent=words(64), invite=st.none() | st.tuples(cids(), octets(64)), stamp=st.none() | octets(16),
+        verify_bytes=numbers(), verify_ops=numbers(),
     ),
     "invite": st.builds(
         bodies.Invite, key=octets(32), endowment=numbers(0, 4 * bodies.ONE), uses=numbers(1, 64), until=numbers()

@@ -60,6 +60,8 @@ class SimNode:
     # idle (does not verify), copycat (commits after the opening, to the author's numbers)
     kind: str = "honest"
     fingerprint: bytes = b"F" * 32
+    verify_bytes: int = 10**9  # what it takes on, as its join says
+    verify_ops: int = 16 * 10**9
     onion_values: onion.Onion = field(init=False)
     key: keys.SigningKey = field(init=False)
     seq: int = 0
@@ -167,6 +169,8 @@ class World:
                 agent="sim",
                 invite=invite,
                 stamp=None,
+                verify_bytes=node.verify_bytes,
+                verify_ops=node.verify_ops,
             ),
         )
 

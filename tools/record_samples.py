@@ -142,6 +142,7 @@ _ABSORBED: dict[str, Any] = {
     "why": "asked for", "family": "CPU_X86_64", "fingerprint": seed(11), "outcome": "kept", "metric": 9_876_543,
     "loss_root": seed(35), "loss_sum": 55_000_000_000, "state_root": seed(36), "weights": link(69),
     "params": seed(37), "params_count": 22_713_216, "layers": 37, "sparsity_ppm": 812_000, "cpu_ms": 61_000,
+    "source_bytes": 91_000_000, "shard_bytes": 23_500_000, "ops": 1_400_000_000, "groups": (0, 2, 7),
 }  # fmt: skip
 _MERGED: dict[str, Any] = {
     **_ABSORBED,
@@ -156,10 +157,11 @@ _CRASH = {
 BODIES: list[tuple[str, bodies.Body]] = [
     ("join", bodies.Join(
         family="CPU_X86_64", device="a processor", memory_mb=32_768, cores=16, fingerprint=seed(11),
-        anchor=seed(15), role="research", agent="spore-borg/0.1.0", invite=None, stamp=None)),
+        anchor=seed(15), role="research", agent="spore-borg/0.1.0", invite=None, stamp=None, verify_bytes=10**9,
+        verify_ops=16 * 10**9)),
     ("join with invitation and stamp", bodies.Join(
         family="RTX_3060", device="a card", memory_mb=12_288, cores=3584, fingerprint=seed(11), anchor=seed(16),
-        role="verify", agent="", invite=(link(55), seed(17) * 2), stamp=seed(18)[:16])),
+        role="verify", agent="", invite=(link(55), seed(17) * 2), stamp=seed(18)[:16], verify_bytes=0, verify_ops=0)),
     ("invite", bodies.Invite(key=seed(19), endowment=bodies.ONE, uses=1, until=900)),
     ("profile", bodies.Profile(
         display_name="Zoë 🍄", bio="grows", website="", avatar_url="", donation_address="")),
@@ -315,6 +317,8 @@ def _invalid_bodies() -> list[tuple[str, str, dict[str, Any]]]:
         ("absorption", "sources unsorted", {"sources": [["b", link(65)], ["a", link(66)]]}),
         ("absorption", "a member twice", {"state": [link(67), link(67)]}),
         ("absorption", "33 time steps", {"steps": 33}),
+        ("absorption", "no layer group", {"groups": []}),
+        ("absorption", "layer groups unsorted", {"groups": [2, 0]}),
         ("absorption", "an unknown head", {"head": "oracle"}),
         ("refinement", "no base", {"base": None}),
         ("merge", "one input", {"inputs": [link(67)], "incomes": [1]}),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from spore_borg.learn import baseline, readout
 from spore_borg.learn.adapters import Adapter, adapter
+from spore_borg.learn.cost import CostError, metered
 from spore_borg.learn.errors import SuiteError
 from spore_borg.learn.graph import Model
 from spore_borg.learn.readout import NANO, Stacked
@@ -26,9 +28,15 @@ from spore_borg.learn.run import Allowance, KeptWeights, run
 from spore_borg.learn.shard import Shard
 from spore_borg.learn.spike.run import Runner
 from spore_borg.learn.suite import BLOCKS, PROBES_MAX, Item, Probe, Suite
+from spore_borg.records.merkle import LOSS_MAX
 
 LOSSES = BLOCKS * (1 + 2 * PROBES_MAX)
 RULE = b"measure/1"  # part of every cache key: another way of measuring is another cache
+GUARD = 16  # times the declared operations of one item that anything of a claim may need at most
+COST_SHARE = 8  # the declared operations are those that are counted, up to an eighth
+OVERRUN = (
+    LOSS_MAX  # loss of a block that needs more: no honest claim has it, and whoever recomputes it finds it
+)
 KEEP_BYTES_MAX = 1 << 30  # weights of all models up to this size stay in memory between blocks
 
 Member = tuple[str, Shard]
@@ -37,10 +45,16 @@ Each = Callable[[str, int, int], None]
 
 
 class Runs:
-    """A model or a shard that turns items into vectors and features."""
+    """A model or a shard that turns items into vectors and features.
 
-    def __init__(self, what: Model | Shard, allowance: Allowance | None = None) -> None:
-        self.modality = what.info.modality
+    Args:
+        ops: operations that an item may need at most; None is any number.
+    """
+
+    def __init__(
+        self, what: Model | Shard, allowance: Allowance | None = None, ops: int | None = None
+    ) -> None:
+        self.modality, self._ops = what.info.modality, ops
         allowance = allowance or Allowance(KEEP_BYTES_MAX)
         assets = what.model().assets if isinstance(what, Shard) else what.assets
         self._adapter: Adapter = adapter(what.adapter, assets)
@@ -52,15 +66,48 @@ class Runs:
             self._run = lambda feeds: run(what.graph, kept, feeds)
 
     def vectors(self, items: Sequence[Item]) -> torch.Tensor:
-        """float32 [n, d]: what fidelity compares."""
-        return torch.cat(
-            [self._adapter.vectors(self._run(feeds), feeds) for _, feeds in self._adapter.feeds(items)]
-        )
+        """float32 [n, d]: what fidelity compares. Raises CostError."""
+        with self._metered(items):
+            rows = [self._adapter.vectors(self._run(feeds), feeds) for _, feeds in self._adapter.feeds(items)]
+        return torch.cat(rows)
 
     def features(self, items: Sequence[Item]) -> Fixed:
-        """int32 [n, f]: what the readout sees, in fixed point."""
-        rows = [self._adapter.features(self._run(feeds), feeds) for _, feeds in self._adapter.feeds(items)]
+        """int32 [n, f]: what the readout sees, in fixed point. Raises CostError."""
+        with self._metered(items):
+            rows = [
+                self._adapter.features(self._run(feeds), feeds) for _, feeds in self._adapter.feeds(items)
+            ]
         return readout.quantise(torch.cat(rows))
+
+    def _metered(self, items: Sequence[Item]) -> AbstractContextManager[object]:
+        return nullcontext() if self._ops is None else metered(self._ops * len(items))
+
+
+def item_ops(model: Model, suite: Suite, most: int | None = None) -> int:
+    """Operations of the source for one item: the mean over the items of all fidelity blocks, rounded down.
+
+    Args:
+        most: operations of an item above which it is not counted to the end.
+    Raises:
+        CostError: more than ``most``.
+    """
+    items = [suite.fidelity(model.info.modality, block) for block in range(BLOCKS)]
+    count, runs = sum(map(len, items)), Runs(model)
+    with metered(None if most is None else (most + 1) * count) as meter:
+        for part in items:
+            runs.vectors(part)
+    return max(1, meter.used // count)
+
+
+def check_ops(model: Model, suite: Suite, declared: int) -> None:
+    """Raise CostError if a source needs another number of operations than its claim declares, by more than an eighth.
+
+    A shape can follow from a float (the places that are not zero), and so differ a little on other hardware.
+    """
+    slack = declared // COST_SHARE
+    found = item_ops(model, suite, declared + slack)
+    if found < declared - slack:
+        raise CostError(f"It needs {found} operations an item, and its claim declares {declared}.")
 
 
 def infidelity(dense: torch.Tensor, spiking: torch.Tensor) -> int:
@@ -81,9 +128,10 @@ class Features:
     """Features of one shard on a suite's probes, from the cache or computed."""
 
     def __init__(
-        self, shard: Shard, suite: Suite, cache_dir: Path | None, allowance: Allowance | None = None
-    ) -> None:
-        self._shard = shard
+        self, shard: Shard, suite: Suite, cache_dir: Path | None, allowance: Allowance | None = None,
+        ops: int | None = None,
+    ) -> None:  # fmt: skip
+        self._shard, self._ops = shard, ops
         self._allowance = allowance
         self._suite = suite
         self._dir = cache_dir
@@ -102,7 +150,7 @@ class Features:
             if block is None:
                 self._fit[probe.slot] = kept
             return kept
-        self._runs = self._runs or Runs(self._shard, self._allowance)
+        self._runs = self._runs or Runs(self._shard, self._allowance, self._ops)
         items = self._suite.items(probe.slot, "fit") if block is None else self._suite.test(probe.slot, block)
         found = self._runs.features(items)
         if path is not None:
@@ -166,6 +214,7 @@ def measure(
     blocks: Sequence[int] | None = None,
     base: Member | None = None,
     replaced: Collection[str] = (),
+    ops: int | None = None,
     cache_dir: Path | None = None,
     each: Each | None = None,
 ) -> list[int]:
@@ -176,6 +225,7 @@ def measure(
         members: the state's shards by id; those of another modality are left aside.
         blocks: which losses are wanted; None is all 240.
         base: of a refinement, the shard that is refined; replaced: of a merge, the members whose place it takes.
+        ops: operations of the source for one item, as declared: a block that needs far more gets the loss ``OVERRUN``.
         cache_dir: where features are kept by digest of shard and suite.
         each: told (stage, number, of how many).
     Returns:
@@ -192,14 +242,17 @@ def measure(
             f"The suite has no probe for {shard.info.modality}, so this model cannot be measured."
         )
     losses, allowance = dict.fromkeys(wanted, 0), Allowance(KEEP_BYTES_MAX)
+    most = None if ops is None else GUARD * ops
     fidelity = [block for block in losses if block < BLOCKS]
     if fidelity:
-        dense, spiking = Runs(model, allowance), Runs(shard, allowance)
+        dense, spiking = Runs(model, allowance, most), Runs(shard, allowance, most)
         for number, block in enumerate(fidelity):
             if each is not None:
                 each("fidelity", number, len(fidelity))
             items = suite.fidelity(shard.info.modality, block)
-            losses[block] = infidelity(dense.vectors(items), spiking.vectors(items))
+            with suppress(CostError):
+                losses[block] = OVERRUN
+                losses[block] = infidelity(dense.vectors(items), spiking.vectors(items))
     before, after = sides(shard, members, base, replaced)
     kept: dict[int, Features] = {}
     for probe in probes:
@@ -210,8 +263,15 @@ def measure(
                 continue
             if each is not None:
                 each(probe.name, int(start != first), 2)
-            sources = [kept.setdefault(id(one), Features(one, suite, cache_dir, allowance)) for one in side]
-            losses.update(_probe_losses(suite, probe, sources, {block: block - start for block in asked}))
+            sources = [
+                kept.setdefault(
+                    id(one), Features(one, suite, cache_dir, allowance, most if one is shard else None)
+                )
+                for one in side
+            ]
+            losses.update(dict.fromkeys(asked, OVERRUN))
+            with suppress(CostError):
+                losses.update(_probe_losses(suite, probe, sources, {block: block - start for block in asked}))
     return [losses[block] for block in wanted]
 
 

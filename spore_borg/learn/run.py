@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spore_borg.learn.cost import METER
 from spore_borg.learn.errors import GraphError, LearnError
 from spore_borg.learn.graph import Graph, Node, Port, Weights
 from spore_borg.learn.ops import ARITY, DENSE, ELEMENTS_MAX, Op
@@ -230,7 +231,7 @@ def run(
     steps = plan(graph, ops)
     check_feeds(graph.inputs, feeds)
     home = torch.device(device)
-    away = home.type != "cpu"
+    away, meter = home.type != "cpu", METER.get()
     values: dict[str, Tensor] = {name: value.to(home) for name, value in feeds.items()}
     with torch.inference_mode():
         for step in steps:
@@ -240,6 +241,8 @@ def run(
             if away:
                 inputs = _together(node, inputs, home)
             outputs = _call(step, inputs)
+            if meter is not None:
+                meter.take(node, inputs, outputs)
             if watch is not None:
                 watch(node, inputs, outputs)
             for name, value in zip(node.outputs, outputs, strict=False):

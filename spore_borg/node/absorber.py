@@ -33,7 +33,7 @@ from spore_borg.records.envelope import Record
 from spore_borg.records.keys import node_name
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerRefused
-from spore_borg.views import gate, terms
+from spore_borg.views import budget, gate, terms
 from spore_borg.views.verdicts import Claim
 
 Blob = Callable[[Cid], "conversions.Whole"]
@@ -211,15 +211,17 @@ class Absorber:
         return Source(files, tuple(blobs), origin, licence, name)
 
     async def _absorb(self, request: Request, task_cid: Cid, source: Source, out: Path) -> None:
+        size = conversions.source_bytes(self.hub.blobs.size, source.blobs)
+        _refuse(budget.too_large(self._limits(task_cid), size, 0))
         about = await self.worker.call("inspect", source.job(), timeout_s=FETCH_TIMEOUT_S)
         work = (task_cid, tuple(sorted({cid for _, cid in source.blobs})), request.rule, request.steps, None)
-        self._check_free(work, str(about["name"]))
         state = policy.state_for(self.hub.view, self.hub.me, str(about["modality"]))
+        self._check_free(work, str(about["name"]), state)
         request = self.requests.move(request, "converting", f"Converts {about['name']} ({about['head']}).")
         report = self.reporter(request, str(about["name"]))
         extra = {**source.job(), "rule": request.rule, "steps": request.steps}
         answer = await self.convert(task_cid, state, extra, out, report)
-        self._check_free(work, str(about["name"]))  # somebody may have been faster
+        self._check_free(work, str(about["name"]), state)  # somebody may have been faster
         record_cid, metric = self.publish(task_cid, source, state, answer, request.rule, request.steps)
         self.published(request, record_cid, metric, answer, str(about["name"]), source.licence)
 
@@ -251,18 +253,22 @@ class Absorber:
                     "modality": answer["modality"], "name": name, "licence": licence},
         )  # fmt: skip
 
-    def _check_free(self, work: terms.Work, name: str) -> None:
-        """Raise Taken if the mesh has this work already, in the view or in records that it has not folded yet."""
-        held = terms.holder(self.hub.view, work)
-        if held is None:
-            view = self.hub.view
+    def _check_free(self, work: terms.Work, name: str, state: Sequence[Cid]) -> None:
+        """Raise Taken if the mesh has this work already, in the view or in records that it has not folded yet.
+
+        What the gate refused may be offered once more when the state has other members.
+        """
+        view = self.hub.view
+        held = terms.holder(view, work)
+        why = "" if held is None else terms.why_taken(view, held)
+        if held is None or terms.may_offer_again(view, held, state):
             held = next(
                 (r.cid for r in self.hub.records if r.kind in ("absorption", "refinement")
                  and terms.work_of(r.body) == work and r.cid not in view.ack),
                 None,
             )  # fmt: skip
         if held is not None:
-            raise Taken(name=name, cid=held)
+            raise Taken(name=name, cid=held, why=why and f" {why}")
 
     @asynccontextmanager
     async def _state(self, state: Sequence[Cid]) -> AsyncIterator[list[list[str]]]:
@@ -287,7 +293,7 @@ class Absorber:
         async with self.blob(task.data) as suite, self._state(state) as members:
             job = {
                 "task": task_spec(task), "suite_path": str(suite), "state": members, "out_dir": str(out / "shard"),
-                "cache_dir": str(self.cache), **extra,
+                "cache_dir": str(self.cache), "ops_max": self._limits(task_cid).ops_max, **extra,
             }  # fmt: skip
             return await self.worker.call("absorb", job, on_progress=report, timeout_s=CONVERT_TIMEOUT_S)
 
@@ -304,22 +310,28 @@ class Absorber:
         if base is not None:
             assert isinstance(base.body, Absorption), "only absorptions are refined"
             operator, why = REFINE_OPERATOR, f"Refines {base.body.name}."
+        weights = self.hub.blobs.put_file(Path(answer["shard_path"]), move=True)
         facts = policy.Facts(
             sources=source.blobs, origin=source.origin, licence=source.licence, name=source.name,
             head=str(answer["head"]), modality=str(answer["modality"]), rule=rule, steps=steps, state=tuple(state),
             operator=operator, why=why, family=self.family, fingerprint=self.fingerprint,
             params_count=int(answer["params_count"]), layers=len(answer.get("layers", ())),
             sparsity_ppm=_sparsity(told), cpu_ms=int(answer["cpu_ms"]),
+            source_bytes=conversions.source_bytes(self.hub.blobs.size, source.blobs),
+            shard_bytes=self.hub.blobs.size(weights), ops=int(answer["ops"]),
             base=None if base is None else base.target.cid, merge=merge,
         )  # fmt: skip
         run = self._secrets(answer["losses"], answer["digests"], answer["params"], answer["tail"], state)
-        weights = self.hub.blobs.put_file(Path(answer["shard_path"]), move=True)
         opened = None if base is None or base.opening is None else base.opening.body.losses
         return self._claim(
             policy.claim_body(task_cid, self.hub.view.tasks[task_cid], facts, run, weights, opened), run
         )
 
+    def _limits(self, task_cid: Cid) -> budget.Limits:
+        return budget.limits(self.hub.view.tasks[task_cid].spec)
+
     def _claim(self, body: Absorption, run: prover.Run) -> tuple[Cid, int]:
+        _refuse(budget.fault(self.hub.view.tasks[body.task], body))
         self.runs.put(body.state_root, pack_run(run))
         record = self.hub.write(body)
         self.hub.event(
@@ -417,7 +429,12 @@ def retract_own(hub: Hub, text: str, why: str) -> Record:
 
 
 class Taken(BorgError):
-    """{name} is already absorbed by {cid}: the same source, rule and time steps. `borg show {cid}` tells more."""
+    """{name} is already absorbed by {cid}: the same source, rule and time steps.{why} `borg show {cid}` tells more."""
+
+
+def _refuse(why: str) -> None:
+    if why:
+        raise Declined(detail=f"{why} Choose a smaller model, or a mesh that takes more.")
 
 
 def _sparsity(report: dict[str, Any]) -> int:

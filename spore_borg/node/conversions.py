@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spore_borg.errors import BorgError
+from spore_borg.node.download import TooLarge
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import prover
 from spore_borg.policies.absorber import Merging
@@ -25,11 +27,15 @@ from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import Claim
 
 Whole = AbstractAsyncContextManager[Path | None]  # a blob's file, here and whole while it is used
-Blob = Callable[[Cid], Whole]
+Blob = Callable[..., Whole]  # cid, and most_bytes where a larger one is not wanted
 Call = Callable[
     [str, dict[str, Any], dict[str, Any] | None], Awaitable[dict[str, Any]]
 ]  # op, params, unusable
 ZERO = bytes(32)
+
+
+class Undeclared(BorgError):
+    """{what} has another size than its claim declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +55,55 @@ class Source:
 
 
 @asynccontextmanager
-async def sources(blob: Blob, named: Sequence[tuple[str, Cid]], out: Path) -> AsyncIterator[list[list[str]]]:
+async def sources(
+    blob: Blob, named: Sequence[tuple[str, Cid]], out: Path, size_bytes: int | None = None
+) -> AsyncIterator[list[list[str]]]:
     """The original files under their names as ``[[name, path]]``: links into the blobs, gone afterwards.
 
     Names were checked when the record was admitted: they lead nowhere but below ``out``.
+
+    Args:
+        size_bytes: of all different files, as declared; nothing beyond it is fetched. None: any.
+    Raises:
+        Undeclared: they have another size.
     """
     async with AsyncExitStack() as stack:
-        files = []
+        found: dict[Cid, Path] = {}
+        files, left = [], size_bytes
         try:
             for name, cid in named:
-                whole = await stack.enter_async_context(blob(cid))
-                files.append([name, _linked(out / name, whole)])
+                if cid not in found:
+                    found[cid] = await stack.enter_async_context(sized(blob, cid, left, "The source"))
+                    left = None if left is None else left - found[cid].stat().st_size
+                files.append([name, _linked(out / name, found[cid])])
+            if left:
+                raise Undeclared(what="The source")
             yield files
         finally:
             shutil.rmtree(out, ignore_errors=True)
 
 
-def _linked(path: Path, target: Path | None) -> str:
+@asynccontextmanager
+async def sized(blob: Blob, cid: Cid, most_bytes: int | None, what: str) -> AsyncIterator[Path]:
+    """A blob's file, of at most this size. Raises Undeclared for a larger one, which is not fetched."""
+    async with AsyncExitStack() as stack:
+        try:
+            path = await stack.enter_async_context(blob(cid, most_bytes=most_bytes))
+        except TooLarge as error:
+            raise Undeclared(what=what) from error
+        assert path is not None, "a blob has a file"
+        if most_bytes is not None and path.stat().st_size > most_bytes:
+            raise Undeclared(what=what)
+        yield path
+
+
+def source_bytes(sizes: Callable[[Cid], int], named: Sequence[tuple[str, Cid]]) -> int:
+    """What all different files of a source have together; ``sizes`` says it of a blob that is here."""
+    return sum(sizes(cid) for cid in {cid for _, cid in named})
+
+
+def _linked(path: Path, target: Path) -> str:
     """Make a name for a blob's file."""
-    assert target is not None, "a blob has a file"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target.absolute())
     return str(path)
@@ -120,13 +156,15 @@ async def job_of(
     base = base_claim(view, body)
     async with AsyncExitStack() as stack:
         against = body.state if state is None else state
-        files = await stack.enter_async_context(sources(blob, body.sources, scratch))
+        files = await stack.enter_async_context(sources(blob, body.sources, scratch, body.source_bytes))
         suite = await stack.enter_async_context(blob(claim.task.data))
-        shard = await stack.enter_async_context(blob(body.weights))
+        shard = await stack.enter_async_context(sized(blob, body.weights, body.shard_bytes, "The shard"))
+        if shard.stat().st_size != body.shard_bytes:
+            raise Undeclared(what="The shard")
         job: dict[str, Any] = {
             "task": task_spec(claim.task), "files": files, "origin": body.origin, "licence": body.licence,
             "name": body.name, "suite_path": str(suite), "shard_path": str(shard), "rule": body.rule,
-            "steps": body.steps,
+            "steps": body.steps, "ops": body.ops,
             "state": await state_files(view, blob, against, stack),
         }  # fmt: skip
         if isinstance(body, Merge):
@@ -151,8 +189,19 @@ async def recompute(
 ) -> prover.Found:
     """Do what a probe asks for: losses of blocks, layer groups converted again.
 
-    What an author published and the code here cannot use gives evidence that fits no claim.
+    What an author published and the code here cannot use, or what costs more than declared, gives evidence that fits
+    no claim.
     """
+    try:
+        return await _recompute(view, call, blob, claim, probe, cache)
+    except Undeclared:
+        nothing = tuple((segment, step, ZERO, ZERO, ZERO) for segment, step in probe.segments)
+        return prover.Found(ZERO, tuple((block, 0) for block in probe.blocks), nothing, 0)
+
+
+async def _recompute(
+    view: View, call: Call, blob: Blob, claim: Claim, probe: Probe, cache: Path
+) -> prover.Found:
     params: bytes | None = None
     losses: tuple[tuple[int, int], ...] = ()
     segments, cpu_ms = [], 0

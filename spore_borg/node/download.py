@@ -18,8 +18,17 @@ from spore_borg.records.cid import RAW, Cid
 POLL_S = 0.25
 
 
+class TooLarge(BorgError):
+    """The blob {cid} has {size_bytes} bytes, more than the {most_bytes} that are wanted of it."""
+
+
 class PartialBlob(Protocol):
     """A download on the disk."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole blob, as its manifest says."""
+        ...
 
     def missing(self) -> list[int]:
         """Indexes of the chunks still to come."""
@@ -66,11 +75,17 @@ class BlobStore(Protocol):
         ...
 
 
+def _check_size(cid: Cid, size_bytes: int, most_bytes: int | None) -> None:
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise TooLarge(cid=cid, size_bytes=size_bytes, most_bytes=most_bytes)
+
+
 @dataclass(slots=True)
 class _Download:
     waiters: int = 0
     done: trio.Event = field(default_factory=trio.Event)
     error: BorgError | None = None
+    size_bytes: int = 0  # as its manifest says, once that is here
     partial: PartialBlob | None = None
 
 
@@ -96,10 +111,14 @@ class Downloads:
 
     # --- fetching -----------------------------------------------------------------------------------------
 
-    async def fetch(self, cid: Cid, hints: tuple[NodeId, ...], timeout_s: float) -> Path:
+    async def fetch(
+        self, cid: Cid, hints: tuple[NodeId, ...], timeout_s: float, most_bytes: int | None = None
+    ) -> Path:
         """See ``Peers.fetch_blob``."""
         if self._blobs.has(cid):
-            return self._blobs.path(cid)
+            path = self._blobs.path(cid)
+            _check_size(cid, path.stat().st_size, most_bytes)
+            return path
         download = self._active.get(cid)
         if download is None:
             download = self._active[cid] = _Download()
@@ -111,6 +130,7 @@ class Downloads:
             while not download.done.is_set():
                 with trio.move_on_after(POLL_S):
                     await download.done.wait()
+                _check_size(cid, download.size_bytes, most_bytes)
                 idle = (
                     cid in self._fetcher and self._fetcher.progress_s(cid) + timeout_s < trio.current_time()
                 )
@@ -159,7 +179,7 @@ class Downloads:
             match effect:
                 case Open(cid, manifest):
                     partial = await trio.to_thread.run_sync(self._blobs.begin, cid, manifest)
-                    download.partial = partial
+                    download.partial, download.size_bytes = partial, partial.size_bytes
                     missing = partial.missing()
                     self._act(self._fetcher.opened(cid, manifest, missing, trio.current_time()))
                 case Write(cid, index, data, whole):

@@ -157,16 +157,18 @@ class Peers:
         if self._nursery is not None:
             self._nursery.start_soon(self._keep_dialing, address, key)
 
-    async def fetch_blob(self, cid: Cid, hints: Iterable[bytes] = (), *, timeout_s: float = 60.0) -> Path:
+    async def fetch_blob(
+        self, cid: Cid, hints: Iterable[bytes] = (), *, timeout_s: float = 60.0, most_bytes: int | None = None
+    ) -> Path:
         """Bring a blob here, or go on with an interrupted download; returns its file.
 
         Args:
             cid: the blob. hints: nodes that probably have it, asked first.
-            timeout_s: longest time without any progress.
+            timeout_s: longest time without any progress. most_bytes: a larger blob is not fetched.
         Raises:
-            NotFound: no peer brought a part of it within ``timeout_s``.
+            NotFound: no peer brought a part of it within ``timeout_s``. TooLarge: it is larger.
         """
-        return await self._downloads.fetch(cid, tuple(map(NodeId, hints)), timeout_s)
+        return await self._downloads.fetch(cid, tuple(map(NodeId, hints)), timeout_s, most_bytes)
 
     def status(self) -> list[dict[str, Any]]:
         """One JSON-able row for each connected peer that has said Hello."""

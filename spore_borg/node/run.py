@@ -190,7 +190,14 @@ class Node:
         ):
             hello = await judge.call("hello", {"threads": self.config.threads}, timeout_s=HELLO_TIMEOUT_S)
             await self._wait_for_invitation()
-            joined = partial(setup.ensure_join, hub, hello, self.config.role)
+            joined = partial(
+                setup.ensure_join,
+                hub,
+                hello,
+                self.config.role,
+                self.config.verify_bytes_max,
+                self.config.verify_ops_max,
+            )
             joined()
             setup.ensure_profile(hub, self.config.name)
             hub.event("joined", f"as {hello['family']}, fingerprint {hello['fingerprint'][:12]}")
@@ -298,9 +305,9 @@ class Node:
                     self.hub.event("ticket", f"invite a node: borg run --join {text}", ticket=text)
             await self.hub.changed()
 
-    async def _fetch(self, cid: Cid) -> Path:
+    async def _fetch(self, cid: Cid, most_bytes: int | None = None) -> Path:
         if not self.hub.blobs.has(cid):
-            await self.peers.fetch_blob(cid, timeout_s=BLOB_TIMEOUT_S)
+            await self.peers.fetch_blob(cid, timeout_s=BLOB_TIMEOUT_S, most_bytes=most_bytes)
         return self.hub.blobs.path(cid)
 
     def _running(self, what: dict[str, Any] | None) -> None:

@@ -84,12 +84,15 @@ def onion_of(key: SigningKey, number: int) -> Onion:
     return Onion(key.derive(f"onion{number}"))
 
 
-def ensure_join(hub: Hub, hello: Mapping[str, Any], role: str) -> tuple[Onion, int]:
-    """Join, or join again where hardware, role or onion have changed.
+def ensure_join(
+    hub: Hub, hello: Mapping[str, Any], role: str, verify_bytes: int = 0, verify_ops: int = 0
+) -> tuple[Onion, int]:
+    """Join, or join again where hardware, role, capacity or onion have changed.
 
     Args:
         hello: the worker's answer: family, device, memory_mb, cores, fingerprint (hexadecimal).
         role: research, verify or sync.
+        verify_bytes, verify_ops: absorptions up to this cost are verified here; smaller ones always are.
     Returns:
         The onion and the epoch from which its values count.
     """
@@ -97,7 +100,8 @@ def ensure_join(hub: Hub, hello: Mapping[str, Any], role: str) -> tuple[Onion, i
     if joins:
         onion = onion_of(hub.key, len(joins) - 1)
         body, used = joins[-1].body, hub.epoch() - joins[-1].epoch
-        same = (body.fingerprint.hex(), body.role, body.anchor) == (hello["fingerprint"], role, onion.anchor)
+        said = body.fingerprint.hex(), body.role, body.anchor, body.verify_bytes, body.verify_ops
+        same = said == (hello["fingerprint"], role, onion.anchor, verify_bytes, verify_ops)
         if same and used < onion.length - ONION_MARGIN:
             return onion, joins[-1].epoch
     onion = onion_of(hub.key, len(joins))
@@ -113,6 +117,8 @@ def ensure_join(hub: Hub, hello: Mapping[str, Any], role: str) -> tuple[Onion, i
             agent=AGENT,
             invite=None if joins else _proof(hub),
             stamp=None,
+            verify_bytes=verify_bytes,
+            verify_ops=verify_ops,
         )
     )
     return onion, record.epoch

@@ -7,7 +7,7 @@ from typing import Any
 
 from spore_borg.records.bodies import Task
 from spore_borg.records.cid import Cid
-from spore_borg.views import gate
+from spore_borg.views import budget, gate
 
 _SHARED = (
     "name", "metric", "direction", "unit", "sigma", "gain_min", "budget_flops", "segments", "blocks", "block_tokens",
@@ -50,6 +50,10 @@ def suite_task_body(probes: Sequence[Mapping[str, Any]], data: Cid, evaluator: b
         "kind": "absorption",
         "probes": ",".join(names).encode()[:256].decode(errors="ignore"),
         **items,
+        "bytes_free": budget.BYTES_FREE,
+        "bytes_max": budget.BYTES_MAX,
+        "ops_free": budget.OPS_FREE,
+        "ops_max": budget.OPS_MAX,
     }
     return Task(
         name="absorb", metric="infidelity", direction="min", unit="nano", sigma=0, gain_min=0, budget_flops=1,

@@ -31,7 +31,7 @@ from spore_borg.views import onestep
 from spore_borg.views.draw import Probe
 from spore_borg.views.verdicts import Claim
 
-Fetch = Callable[[Cid], Awaitable[Path]]
+Fetch = Callable[[Cid, int | None], Awaitable[Path]]  # cid; the most bytes that are wanted of it
 
 PROBE_TIMEOUT_S = 600.0  # of one evaluation or replay, at most; a run that is silent for longer is given up
 CONVERSION_TIMEOUT_S = 3_600.0  # the same of an absorption, which no budget of FLOPs bounds
@@ -217,18 +217,23 @@ class Verifier:
         return prover.Found(params, losses, tuple(segments), cpu_ms)
 
     @asynccontextmanager
-    async def blob(self, cid: Cid | None, *, keep: bool = True) -> AsyncIterator[Path | None]:
+    async def blob(
+        self, cid: Cid | None, *, keep: bool = True, most_bytes: int | None = None
+    ) -> AsyncIterator[Path | None]:
         """A blob's file, here and whole: bytes that rotted on this disk must not become evidence against anybody.
 
         Args:
             cid: None gives None. keep: False removes the blob when nobody here uses it any more.
+            most_bytes: a larger one is not fetched.
+        Raises:
+            TooLarge: it is larger.
         """
         if cid is None:
             yield None
             return
         self._in_use[cid] += 1
         try:
-            path = await self._fetch(cid)
+            path = await self._fetch(cid, most_bytes)
             try:
                 await trio.to_thread.run_sync(self.hub.blobs.verify, cid)
             except IntegrityError:

@@ -13,7 +13,7 @@ from spore_borg.policies.prover import WHY_BYTES, Run, clip
 from spore_borg.records import merkle
 from spore_borg.records.bodies import Absorption, Merge, Refinement, Task
 from spore_borg.records.cid import Cid
-from spore_borg.views import gate, terms, verdicts
+from spore_borg.views import evidence, gate, terms, verdicts
 from spore_borg.views.bank import JOINED, STALE
 from spore_borg.views.reduce import View
 
@@ -55,6 +55,9 @@ class Facts:
     layers: int
     sparsity_ppm: int
     cpu_ms: int
+    source_bytes: int
+    shard_bytes: int
+    ops: int
     base: Cid | None = None
     merge: Merging | None = None
 
@@ -77,6 +80,7 @@ def claim_body(
         **said, "task": task_cid, "outcome": own_word(run.losses, base_losses),
         "metric": gate.infidelity(run.losses, task, facts.modality), "loss_root": root.digest, "loss_sum": root.total,
         "state_root": merkle.state_root(run.state_secret, list(run.digests)), "weights": weights, "params": run.params,
+        "groups": evidence.filled(run.digests, run.tail),
     }  # fmt: skip
     if facts.merge is not None:
         return Merge(**common, **asdict(facts.merge))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from spore_borg.limits import REANNOUNCEMENTS_MAX
 from spore_borg.records.bodies import Absorption
 from spore_borg.records.cid import Cid
+from spore_borg.views import budget, verdicts
 from spore_borg.views import evidence as ev
-from spore_borg.views import verdicts
 from spore_borg.views.draw import Probe
 from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import Claim
@@ -46,7 +46,9 @@ ORDER = ("open", "trace", "states", "reveal", "jury", "probe", "announce", "shad
 def duties(view: View, me: bytes) -> list[Duty]:
     """All that this node may or must do, most urgent first, then oldest first."""
     trusted = view.ledger.trust
-    found = [duty for claim in view.pending for duty in _on_claim(claim, me, trusted)]
+    found = [
+        duty for claim in view.pending for duty in _on_claim(claim, me, budget.judges(view, claim, trusted))
+    ]
     found += [
         Duty("announce", c.target.cid, c.target.cid) for c in view.claims.values() if _again(view, c, me)
     ]
@@ -109,8 +111,11 @@ def _again(view: View, claim: Claim, me: bytes) -> bool:
         return False
     if claim.verdict not in (verdicts.VOID, verdicts.SOLO) or claim.round_settled is None:
         return False
-    others = [who for who in view.ledger.trust if who != me and view.is_live(who)]
-    if not others or view.round - claim.round_settled < 1 << min(claim.announced, 6):
+    trusted = {who: trust for who, trust in view.ledger.trust.items() if who != me}
+    able = budget.able(view, claim, trusted)
+    if not any(map(view.is_live, able)) or not budget.enough(trusted, trusted, able):
+        return False
+    if view.round - claim.round_settled < 1 << min(claim.announced, 6):
         return False
     return claim.verdict == verdicts.VOID or matters(view, claim)
 

@@ -108,6 +108,9 @@ class Join(Body):
     agent: str = f(s.text(64))
     invite: tuple[Cid, bytes] | None = f(s.maybe(s.row(s.link, s.octets(64))))
     stamp: bytes | None = f(s.maybe(s.octets(16)))
+    # absorptions up to this cost are verified here: bytes of source and shard, operations an item
+    verify_bytes: int = f(s.integer())
+    verify_ops: int = f(s.integer())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +252,11 @@ class Absorption(Body):
     layers: int = f(s.integer())
     sparsity_ppm: int = f(s.integer(0, 1_000_000))
     cpu_ms: int = f(s.integer())
+    source_bytes: int = f(s.integer())  # of all different source blobs
+    shard_bytes: int = f(s.integer())
+    ops: int = f(s.integer())  # of the source, for one item
+    # layer groups that hold something
+    groups: tuple[int, ...] = f(s.many(s.integer(0, SEGMENTS_MAX - 1), SEGMENTS_MAX, 1))
 
     def check(self) -> None:
         """Sources have names that can lie in one directory; the state is a set."""
@@ -258,6 +266,8 @@ class Absorption(Body):
             raise Refused("bad-body", f"{self.KIND}: sources are sorted by relative file names, each once")
         if any(a >= b for a, b in pairwise(self.state)):
             raise Refused("bad-body", f"{self.KIND}: the state is sorted, each member once")
+        if any(a >= b for a, b in pairwise(self.groups)):
+            raise Refused("bad-body", f"{self.KIND}: the groups are sorted, each once")
 
     @property
     def states(self) -> tuple[Cid, ...]:

@@ -6,18 +6,22 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spore_borg.runner.absorb_ops import Op, OpError, Params, Report, get, model_of, pairs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from spore_borg.learn.graph import Model
     from spore_borg.learn.items import Item
     from spore_borg.learn.shard import Shard
     from spore_borg.learn.spike.calibrate import Threshold
     from spore_borg.learn.suite import Suite
 
+PASSES = 32  # times that a conversion or refinement may run its calibration items
 REPORT_BATCHES = 4  # batches of calibration items that a report compares
 _last: dict[
     str, Any
@@ -39,40 +43,47 @@ def absorb(params: Params, report: Report) -> dict[str, Any]:
     def each(name: str, done: int, count: int) -> None:
         report("converts", done, count)
 
-    report("calibrates", 0, 0)
+    report("counts operations of", 0, 0)
     with open_suite(_path(params, "suite_path")) as suite:
+        ops = _counted(params, model, suite)
+        report("calibrates", 0, 0)
         feeds = _feeds(model, suite.calibration(model.info.modality))
-        if params.get("base_path") is None:
-            shard = converting.convert(
-                model, feeds, rule=rule, steps=steps, segments=segments, out=path, each=each
-            )
-        else:
-            from spore_borg.learn.spike.refine import refine
+        with _bounded(ops, feeds):
+            if params.get("base_path") is None:
+                shard = converting.convert(
+                    model, feeds, rule=rule, steps=steps, segments=segments, out=path, each=each
+                )
+            else:
+                from spore_borg.learn.spike.refine import refine
 
-            base = open_shard(_path(params, "base_path"))
-            shard = refine(model, feeds, base, path, each=each)
+                base = open_shard(_path(params, "base_path"))
+                shard = refine(model, feeds, base, path, each=each)
         report("compares", 0, 0)
         lines = compare(model, shard, feeds[:REPORT_BATCHES])
-        losses = _measured(params, model, shard, suite, list(range(_blocks_count(params))), report)
+        losses = _measured(params, model, shard, suite, list(range(_blocks_count(params))), report, ops)
+        _check_even(losses)
     return {
         "shard_path": str(path), "losses": [losses[block] for block in range(_blocks_count(params))],
         "digests": [digest.hex() for digest in shard.digests()], "params": shard.params_digest().hex(),
         "tail": shard.chain()[-1].hex(), "head": shard.info.head, "modality": shard.info.modality,
         "name": shard.info.name, "licence": shard.info.licence, "params_count": shard.info.params_count,
-        "layers": [line["name"] for line in lines if line["coded"]], "report": _told(lines),
+        "layers": [line["name"] for line in lines if line["coded"]], "report": _told(lines), "ops": ops,
         "cpu_ms": _cpu_ms() - began_ms,
     }  # fmt: skip
 
 
 def measure(params: Params, report: Report) -> dict[str, Any]:
     """Losses of blocks of a published shard: ``losses [[block, nano]] params cpu_ms``."""
+    from spore_borg.learn.measure import check_ops
     from spore_borg.learn.shard import open_shard
     from spore_borg.learn.suite import open_suite
 
     began_ms, blocks = _cpu_ms(), _blocks(params)
     model, shard = model_of(params), open_shard(_path(params, "shard_path"))
+    ops = get(params, "ops", int)
     with open_suite(_path(params, "suite_path")) as suite:
-        losses = _measured(params, model, shard, suite, blocks, report)
+        check_ops(model, suite, ops)
+        losses = _measured(params, model, shard, suite, blocks, report, ops)
     return {
         "losses": [[block, losses[block]] for block in blocks], "params": shard.params_digest().hex(),
         "cpu_ms": _cpu_ms() - began_ms,
@@ -106,12 +117,14 @@ def _thresholds(
     if base is not None:
         named.append(("base", _path(params, "base_path")))
     # by content: paths are those of this one request
-    key = rule, steps, json.dumps(params.get("merge")), tuple((name, _sha256(path)) for name, path in named)
+    told = get(params, "ops", int), rule, steps, json.dumps(params.get("merge"))
+    key = told, tuple((name, _sha256(path)) for name, path in named)
     if _last.get("key") != key:
         _last.clear()
         with open_suite(_path(params, "suite_path")) as suite:
             feeds = _feeds(model, suite.calibration(model.info.modality))
-            found = converting.thresholds_again(model, feeds, rule, steps, base)
+            with _bounded(get(params, "ops", int), feeds):
+                found = converting.thresholds_again(model, feeds, rule, steps, base)
         _last.update(key=key, thresholds=found)
     thresholds: Mapping[str, Threshold] = _last["thresholds"]
     return thresholds
@@ -161,8 +174,44 @@ def _told(lines: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _counted(params: Params, model: Model, suite: Suite) -> int:
+    """Operations of the source for one item. Raises CostError for more than the mesh takes."""
+    from spore_borg.learn.cost import CostError
+    from spore_borg.learn.measure import item_ops
+
+    most = params.get("ops_max")
+    try:
+        return item_ops(model, suite, most)
+    except CostError as error:
+        raise CostError(
+            f"{model.info.name} is too slow for this mesh: it needs more than {most} operations an item, and no more "
+            "are taken. Choose a smaller model, or one for shorter inputs."
+        ) from error
+
+
+def _bounded(ops: int, feeds: Sequence[Mapping[str, Tensor]]) -> AbstractContextManager[object]:
+    """Within it, calibration may need so many operations: far more than any honest conversion does."""
+    from spore_borg.learn.adapters.base import BATCH
+    from spore_borg.learn.cost import metered
+    from spore_borg.learn.measure import GUARD
+
+    return metered(ops * GUARD * PASSES * BATCH * len(feeds))
+
+
+def _check_even(losses: Mapping[int, int]) -> None:
+    """Raise CostError for a model that some items cost far more than others: nobody could bound what it costs."""
+    from spore_borg.learn.cost import CostError
+    from spore_borg.learn.measure import GUARD, OVERRUN
+
+    if OVERRUN in losses.values():
+        raise CostError(
+            f"Some items cost this model more than {GUARD} times what others do, so nobody can say beforehand what it "
+            "costs to verify; it is not offered to the mesh."
+        )
+
+
 def _measured(
-    params: Params, model: Model, shard: Shard, suite: Suite, blocks: Sequence[int], report: Report
+    params: Params, model: Model, shard: Shard, suite: Suite, blocks: Sequence[int], report: Report, ops: int
 ) -> dict[int, int]:
     """The wanted losses by block, against the state that the request names."""
     from spore_borg.learn.measure import measure as losses_of
@@ -175,7 +224,7 @@ def _measured(
     members = [(cid, open_shard(path)) for cid, path in pairs(params, "state")]
     replaced = get(params, "replaced", list, [])
     found = losses_of(
-        model, shard, suite, members, blocks=blocks, base=base, replaced=replaced, cache_dir=cache,
+        model, shard, suite, members, blocks=blocks, base=base, replaced=replaced, ops=ops, cache_dir=cache,
         each=lambda stage, number, count: report(f"measures {stage} of", number, count),
     )  # fmt: skip
     return dict(zip(blocks, found, strict=True))

@@ -386,6 +386,11 @@ class Partial:
                 if self.manifest.fits(index, file.read(self.manifest.chunk_size(index))):
                     self._have.add(index)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole blob."""
+        return self.manifest.size_bytes
+
     def missing(self) -> list[int]:
         """Indexes of the chunks still to come, ascending."""
         return [index for index in range(len(self.manifest.chunks)) if index not in self._have]

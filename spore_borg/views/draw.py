@@ -6,7 +6,7 @@ Source: PROTOCOL §4; spec/40-verification.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spore_borg.views import gate
@@ -81,6 +81,7 @@ def probe(
     steps: int,
     outcome: bool,
     replay: tuple[int, ...] | None,
+    parts: Sequence[int],
     grouped: bool = False,
 ) -> Probe:
     """The probe of one node.
@@ -88,10 +89,10 @@ def probe(
     Args:
         grouped: the blocks are those of an absorption, drawn by units.
         outcome: drawn for the outcome probe.
-        replay: segments to replay; None: one, chosen by the node's value; empty: not drawn for it.
+        replay: segments to replay; None: one of ``parts``, chosen by the node's value; empty: not drawn for it.
     """
     if replay is None:
-        replay = (lot(value, claim, "segment") % segments,)
+        replay = (parts[lot(value, claim, "segment") % len(parts)],)
     picked = pick_units(value, claim) if grouped else pick_blocks(value, claim, blocks)
     return Probe(
         picked if outcome else (),
@@ -99,10 +100,10 @@ def probe(
     )
 
 
-def share_out(names: list[bytes], segments: int) -> Mapping[bytes, tuple[int, ...]]:
+def share_out(names: list[bytes], parts: Sequence[int]) -> Mapping[bytes, tuple[int, ...]]:
     """All segments of a new key's run, dealt out to the drawn verifiers in order of their keys."""
     names = sorted(names)
-    return {name: tuple(range(rank, segments, len(names))) for rank, name in enumerate(names)}
+    return {name: tuple(parts[rank :: len(names)]) for rank, name in enumerate(names)}
 
 
 def run_seed(value: bytes, task: bytes, bases: tuple[bytes, ...]) -> int:

@@ -6,8 +6,9 @@ Source: PROTOCOL §4; spec/40-verification.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from spore_borg.records import merkle
 from spore_borg.records.bodies import Absorption, AttestReveal, Experiment, Open, Task
@@ -21,6 +22,7 @@ FRAUD_PPM = 10_000  # … and from which on it convicts (1e-2)
 FRAUD_TOLERANCES = 10  # … for absorptions, whose losses may be near 0: from so many tolerances on it convicts
 FAR_NANO = 5_000_000  # what a loss of an absorption may move at least on hardware of another fingerprint
 FAR_PROBE_PPM = 5_000  # … and of a larger loss of a probe this part; of a fidelity block all of it
+NOTHING = hashlib.sha256(b"").digest()  # of a layer group without tensors
 
 Named = tuple[int, int]
 Claimed = Experiment | Absorption
@@ -50,7 +52,23 @@ def opening_fault(claim: Claimed, task: Task, opening: Open) -> str:
         opening.losses, task, claim.modality
     ):
         return "the claimed infidelity is not that of the opened losses"
+    if isinstance(claim, Absorption) and claim.groups != filled(opening.digests, opening.tail):
+        return "the opened digests show other empty layer groups than claimed"
     return ""
+
+
+def filled(digests: Sequence[bytes], tail: bytes) -> tuple[int, ...]:
+    """The layer groups of a conversion that hold something: an empty one adds the digest of nothing to the chain.
+
+    Args:
+        digests: the K + 1 digests of the chain; tail: its last link.
+    """
+    links = [*digests[:-1], tail]
+    return tuple(
+        number
+        for number, (link, after) in enumerate(pairwise(links))
+        if after != hashlib.sha256(link + NOTHING).digest()
+    )
 
 
 @dataclass(frozen=True, slots=True)

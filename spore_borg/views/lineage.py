@@ -165,6 +165,9 @@ def _merge_fault(view: View, record: Record, body: Merge) -> str:
     if body.incomes != incomes(view, body.inputs):
         return "Its weights are not what its inputs have earned."
     held = terms.holder(view, work_of(body))
-    if held is not None and not terms.may_measure_again(view, held, record.author):
+    again = held is not None and (
+        terms.may_measure_again(view, held, record.author) or terms.may_offer_again(view, held, body.state)
+    )
+    if held is not None and not again:
         return f"Already merged by {held}: the same inputs by the same rule."
     return ""

@@ -19,7 +19,7 @@ from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import usable, verify
-from spore_borg.views import draw, lineage, resume, terms, verdicts
+from spore_borg.views import budget, draw, drawing, lineage, resume, terms, verdicts
 from spore_borg.views.bank import Bank
 from spore_borg.views.dag import Dag, Reach
 from spore_borg.views.frontier import Frontier
@@ -372,78 +372,18 @@ class View:
         self, claim: Claim, round_: int, epoch: int, trusted: dict[bytes, int], live: set[bytes]
     ) -> None:
         if claim.stage == "waiting" and round_ > claim.round_ack:
-            self._draw(claim, round_, epoch, trusted, live)
+            drawing.draw_claim(self, claim, round_, epoch, trusted, live)
         traced = claim.stage == "dispute" and claim.phase == "trace"
         verdicts.advance(
-            claim, round_, trusted, live, self._chance(claim, epoch, trusted) if traced else None
-        )
+            claim, round_, budget.judges(self, claim, trusted), live,
+            self._chance(claim, epoch, trusted) if traced else None,
+        )  # fmt: skip
 
     def _chance(self, claim: Claim, epoch: int, trusted: dict[bytes, int]) -> bytes | None:
         """The onion values that trusted nodes other than the author reveal in an epoch, as one; None without any."""
         judges = sorted(who for who in self.dag.seals[epoch] if trusted.get(who) and who != claim.author)
         values = [value for who in judges if (value := self.value(who, epoch)) is not None]
         return hashlib.sha256(b"spore-borg/chance\0" + b"".join(values)).digest() if values else None
-
-    def _draw(
-        self, claim: Claim, round_: int, epoch: int, trusted: dict[bytes, int], live: set[bytes]
-    ) -> None:
-        candidates = sorted(
-            who for who in trusted if who != claim.author and self._member(who).join is not None
-        )
-        claim.candidates = tuple(candidates)
-        claim.twins = tuple(w for w in candidates if self._member(w).fingerprint() == claim.body.fingerprint)
-        if not candidates:
-            claim.settle(verdicts.SOLO, round_, "Its author is alone: nobody else could verify it.")
-            return
-        awake = [who for who in candidates if who in live]
-        values = {who: self.value(who, epoch) for who in self.dag.seals[epoch] if who in self.members}
-        if not self._draw_probes(claim, values, trusted, awake):
-            claim.probes, claim.shadows = {}, {}
-            claim.reason = "It waits for a trusted node that is awake and can verify it."
-            if round_ >= (claim.deadline() or 0):
-                claim.settle(verdicts.VOID, round_, "No trusted node was awake to verify it.")
-            return
-        claim.round_drawn = round_
-        claim.quorum = min(verdicts.QUORUM, len(awake))
-        names = len(claim.probes)
-        claim.enter("drawn", round_, f"{names} node(s) are drawn and recompute parts of it.")
-
-    def _draw_probes(
-        self, claim: Claim, values: dict[bytes, bytes | None], trusted: dict[bytes, int], awake: list[bytes]
-    ) -> bool:
-        task, body, total = claim.task, claim.body, sum(trusted[who] for who in claim.candidates)
-        twin_total = sum(trusted[who] for who in claim.twins)
-        outcome, replay = [], []
-        for who in awake:
-            value = values.get(who)
-            if value is None:
-                continue
-            if draw.drawn(value, claim.cid, "outcome", draw.K1, trusted[who], total, len(claim.candidates)):
-                outcome.append(who)
-            if who in claim.twins and draw.drawn(
-                value, claim.cid, "replay", draw.K2, trusted[who], twin_total, len(claim.twins)
-            ):
-                replay.append(who)
-        claim.new_author = not trusted.get(claim.author)
-        claim.alone_class = not any(who in claim.twins for who in awake)
-        whole = claim.new_author or claim.evaded
-        dealt = draw.share_out(replay, task.segments) if whole and replay else {}
-        for who, value in sorted(values.items()):
-            if value is None or who == claim.author:
-                continue
-            is_drawn = who in outcome or who in replay
-            twin = self._member(who).fingerprint() == body.fingerprint
-            segments = dealt.get(who) if who in replay else (None if twin and not is_drawn else ())
-            probe = draw.probe(
-                value, claim.cid, blocks=task.blocks, segments=task.segments, steps=claim.inner_steps,
-                outcome=who in outcome or not is_drawn, replay=segments, grouped=isinstance(body, Absorption),
-            )  # fmt: skip
-            if (
-                probe.blocks or probe.segments
-            ):  # more verifiers than segments: the last ones have nothing to do
-                (claim.probes if is_drawn else claim.shadows)[who] = probe
-        enough = len(claim.probes) >= min(verdicts.QUORUM, len(awake))
-        return enough and (bool(replay) or claim.alone_class)
 
     # ---- digests
 

@@ -5,14 +5,15 @@ Source: PROTOCOL §4; spec/40-verification.md §1, spec/51-absorption-and-state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spore_borg.limits import REMEASURES_MAX
 from spore_borg.records.bodies import Absorption, Experiment, Refinement, Task
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
-from spore_borg.views import verdicts
-from spore_borg.views.bank import STALE
+from spore_borg.views import budget, verdicts
+from spore_borg.views.bank import REFUSED, STALE
 from spore_borg.views.gate import BLOCKS, SEGMENTS
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def absorption_fault(view: View, record: Record, body: Absorption) -> str:
         return "Its task is not an acknowledged record."
     if view.suites.get(task.evaluator) != body.task:
         return "Its task is not the mesh's task for absorptions."
+    if budget.fault(task, body):
+        return budget.fault(task, body)
+    if body.groups[-1] >= task.segments:
+        return "It names more layer groups than its task has."
     if isinstance(body, Refinement):
         base = view.claims.get(body.base)
         if base is None or base.verdict != verdicts.ACCEPTED or not isinstance(base.body, Absorption):
@@ -115,7 +120,7 @@ def _duplicate_fault(view: View, record: Record, body: Absorption) -> str:
     first = holder(view, work_of(body))
     if first is None:
         return ""
-    if may_measure_again(view, first, record.author):
+    if may_measure_again(view, first, record.author) or may_offer_again(view, first, body.state):
         return ""
     return f"Already absorbed by {first}: the same source, rule and time steps."
 
@@ -131,8 +136,45 @@ def holder(view: View, work: Work) -> Cid | None:
 def may_measure_again(view: View, cid: Cid, author: bytes) -> bool:
     """Whether a claim was measured against a state that has moved on, and its author may claim it once more."""
     claim = view.claims[cid]
-    bank = view.bank_solo if claim.verdict == verdicts.SOLO else view.bank
-    standing = bank.standings.get(cid)
-    if standing is None or standing.word != STALE or claim.author != author:
+    return _word(view, cid) == STALE and claim.author == author and _tries_left(view, claim.body) > 0
+
+
+def may_offer_again(view: View, cid: Cid, state: Sequence[Cid]) -> bool:
+    """Whether anybody may offer once more what the gate refused: the state has other members since, and is ``state``.
+
+    At most once for each change, since the next offer then holds the work, and as often as a work may be measured.
+    """
+    claim = view.claims[cid]
+    body = claim.body
+    if _word(view, cid) != REFUSED or not isinstance(body, Absorption) or _tries_left(view, body) <= 0:
         return False
-    return isinstance(claim.body, Absorption) and view.measured[work_of(claim.body)] <= REMEASURES_MAX
+    bank = view.bank_solo if claim.verdict == verdicts.SOLO else view.bank
+    return body.state not in (tuple(state), bank.members(body.modality))
+
+
+def why_taken(view: View, cid: Cid) -> str:
+    """What became of the claim that has a work, and when it may be offered again: for whoever asks for it anew."""
+    claim, word = view.claims[cid], _word(view, cid)
+    if word == STALE:
+        return "The state had other members than when it was measured; its author's node measures it again."
+    if word != REFUSED:
+        return ""
+    bank = view.bank_solo if claim.verdict == verdicts.SOLO else view.bank
+    when = (
+        "It can be offered again when the state of its modality has other members."
+        if _tries_left(view, claim.body) > 0
+        else f"It was measured {REMEASURES_MAX + 1} times, and will not be again."
+    )
+    return f"{bank.standings[cid].why} {when}"
+
+
+def _word(view: View, cid: Cid) -> str:
+    """Where a claim stands in the state that knows it; empty where nothing is decided."""
+    bank = view.bank_solo if view.claims[cid].verdict == verdicts.SOLO else view.bank
+    standing = bank.standings.get(cid)
+    return "" if standing is None else standing.word
+
+
+def _tries_left(view: View, body: Experiment | Absorption) -> int:
+    """How often a work may still be claimed after the first time."""
+    return REMEASURES_MAX + 1 - view.measured[work_of(body)] if isinstance(body, Absorption) else 0

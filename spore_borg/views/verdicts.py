@@ -112,6 +112,11 @@ class Claim:
         return self.body.steps if isinstance(self.body, Experiment) else self.task.segments * ROW_CLASSES
 
     @property
+    def parts(self) -> tuple[int, ...]:
+        """The segments that can be replayed: all, but of a conversion only layer groups that hold something."""
+        return self.body.groups if isinstance(self.body, Absorption) else tuple(range(self.task.segments))
+
+    @property
     def author(self) -> bytes:
         """Whose claim it is."""
         return self.target.author

@@ -91,6 +91,7 @@ class FakeWorker:
             "digests": [h("chain", k).hex() for k in range(GROUPS + 1)], "params": h(self.shard).hex(),
             "tail": h("tail").hex(), "head": "embedder", "modality": "text", "name": "toy", "licence": self.licence,
             "params_count": 10, "layers": ["one", "two"], "report": {"active": 0.25}, "cpu_ms": 7,
+            "ops": 1_000,
         }  # fmt: skip
 
     def measure(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class Bench:
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
-    async def blob(self, cid: Cid) -> AsyncIterator[Path]:
+    async def blob(self, cid: Cid, *, most_bytes: int | None = None) -> AsyncIterator[Path]:
         yield self.hub.blobs.path(cid)
 
     def ask(self, source: str = "file:/m", steps: int = 5, licence_ok: bool = False) -> str:
@@ -257,7 +258,8 @@ def test_a_trusted_node_publishes_the_suite_where_there_is_none(hub_in: HubIn, t
     with pytest.raises(trio.TooSlowError):
         bench.next(0.5)  # it waits for the task to be acknowledged
     (task,) = bench.hub.own("task")
-    assert task.body.spec == {"kind": "absorption", "probes": "genre", "items_text": 64}
+    limits = {"bytes_free": 256 * 10**6, "bytes_max": 4 * 10**9, "ops_free": 4 * 10**9, "ops_max": 64 * 10**9}
+    assert task.body.spec == {"kind": "absorption", "probes": "genre", "items_text": 64, **limits}
     assert (task.body.blocks, task.body.segments) == (gate.BLOCKS, gate.SEGMENTS)
     with pytest.raises(trio.TooSlowError):
         bench.next(0.2)
@@ -281,7 +283,7 @@ def test_duties_on_absorptions_are_computed_from_the_named_files(
         hub.blobs.put_bytes(author.hub.blobs.read(cid))
     worker = FakeWorker(tmp_path / "v")
 
-    async def fetch(cid: Cid) -> Path:
+    async def fetch(cid: Cid, most_bytes: int | None = None) -> Path:
         return hub.blobs.path(cid)
 
     def judge(absorber: bytes) -> Verifier:

@@ -86,7 +86,7 @@ class Bench:
         self.fetched: list[Cid] = []
         self.verifier = Verifier(hub, worker, self.fetch, lambda _: None, harness=harness)  # type: ignore[arg-type]
 
-    async def fetch(self, cid: Cid) -> Path:
+    async def fetch(self, cid: Cid, _most_bytes: int | None = None) -> Path:
         self.fetched.append(cid)
         return self.hub.blobs.path(cid)
 

@@ -26,6 +26,7 @@ def joined(world: World, name: str, ticket: Ticket | None, proof: bytes | None =
         body = bodies.Join(
             family="CPU_TEST", device="toy", memory_mb=1, cores=1, fingerprint=node.fingerprint,
             anchor=node.onion_values.anchor, role="research", agent="sim", invite=(ticket[0], proof), stamp=None,
+            verify_bytes=0, verify_ops=0,
         )  # fmt: skip
         world.write(node, body)
     else:

@@ -304,8 +304,9 @@ def redo(
         base: of a refinement, the shard that was refined.
         thresholds: those of ``thresholds_again`` for the same arguments, where they are known: most of the work.
     Returns:
-        (start, inner, end): c[k] from the published shard's earlier groups (of group 0: from the source's own
-        metadata), the digest of the drawn residuals, and c[k + 1] (of the last group: the digest of the whole shard).
+        (start, inner, end): c[k] from the source's own metadata (so that every replay shows an altered graph) and the
+        published shard's earlier groups, the digest of the drawn residuals, and c[k + 1] (of the last group: the
+        digest of the whole shard).
     Raises:
         ShardError: there is no such segment, or the model is not the shard's.
     """
@@ -316,9 +317,7 @@ def redo(
     maker = Maker(model, Code(rule, steps), len(shard.layers), thresholds)
     start = shards.chain_start(maker.metadata)
     for group in range(segment):
-        start = shards.chain_step(
-            shards.chain_start(shard.metadata) if group == 0 else start, shard.group_digest(group)
-        )
+        start = shards.chain_step(start, shard.group_digest(group))
     inner = maker.residuals(segment, inner_step)
     end = shards.chain_step(start, maker.group_digest(segment))
     if segment == len(shard.layers) - 1:
