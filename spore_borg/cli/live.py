@@ -7,7 +7,8 @@
 ``verify``      ``{"what": text | None, "waiting": count}``
 ``peers``       ``[{"name", "latency_ms"}, …]``
 ``reputation``  ``{"trust": 2^-20, "rank"}``
-``events``      ``[(epoch, text), …]``, oldest first
+``events``      ``[(epoch, event, text), …]``, oldest first
+``role``        ``research``, ``verify`` or ``sync``
 ``explorer_url``, ``ticket``, ``mesh``, ``status`` ("solo" or "mesh"), ``round``, ``digest``
 """
 
@@ -22,25 +23,45 @@ from rich.table import Table
 from rich.text import Text
 
 EVENTS_SHOWN = 8
+EVENTS_LEFT = 3  # of them are kept when the ticket needs their lines; else it waits for `borg ticket`
+SHOWN_ABOVE = frozenset(("ticket", "explorer"))  # events whose text stands in the view already
 PEERS_SHOWN = 4
 NAME_CHARACTERS = 24
 LOSS = 1_000_000  # micro-nats in a nat
 DASH = "–"
 
 
-def render(state: dict[str, Any]) -> RenderableType:
-    """The whole view. Fits any width: long texts end in an ellipsis, the ticket alone is folded."""
+def render(state: dict[str, Any], width: int = 80, height: int | None = None) -> RenderableType:
+    """The whole view. Fits any width: long texts end in an ellipsis, the ticket alone is folded.
+
+    Args:
+        width: characters in a line. height: lines; None: as many as there are. A low terminal shows fewer events,
+            and only names the command that prints the ticket.
+    """
+    facts, invitation = _facts(state), _invitation(state)
+    free = EVENTS_SHOWN if height is None else height - facts.row_count - len("╭━╰") - 1
+    lines = -(-len(invitation) // max(1, width)) + 1 if invitation else 0
+    if lines > free - EVENTS_LEFT:
+        invitation, lines = "", 1
+    events = [event for event in state.get("events") or [] if event[1] not in SHOWN_ABOVE]
     parts: list[RenderableType] = [
-        _facts(state),
+        facts,
         _progress(state.get("run")),
-        _events(state.get("events") or []),
+        _events(events[-max(1, min(EVENTS_SHOWN, free - lines)) :]),
     ]
     title = f"borg {_status(state)}"
     panel = Panel(Group(*parts), title=title, title_align="left", border_style="dim", padding=(0, 1))
     if not state.get("ticket"):
         return panel
+    if not invitation:
+        return Group(panel, Text("`borg ticket` invites a node", overflow="ellipsis", no_wrap=True))
     # Outside the frame, so that it can be copied without the frame's characters.
-    return Group(panel, Text(f"invite a second node:\nborg run --join {state['ticket']}", overflow="fold"))
+    return Group(panel, Text(f"invite a second node:\n{invitation}", overflow="fold"))
+
+
+def _invitation(state: dict[str, Any]) -> str:
+    """The line to run elsewhere; with peers the mesh has its second node, and the room is better used."""
+    return f"borg run --join {state['ticket']}" if state.get("ticket") and not state.get("peers") else ""
 
 
 def line(event: dict[str, Any]) -> str:
@@ -84,7 +105,7 @@ def _facts(state: dict[str, Any]) -> Table:
     table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     for name, value in (
         ("frontier", _frontier(state.get("frontier"))),
-        ("running", _running(state.get("run"))),
+        ("running", _running(state)),
         ("verifying", _verifying(state.get("verify"))),
         ("peers", _peers(state.get("peers") or [])),
         ("trust", _trust(state.get("reputation"))),
@@ -107,23 +128,26 @@ def _frontier(best: dict[str, Any] | None) -> str:
     return f"{show.metric(best['best'])} {unit}".strip() + f" ({gained}{word})"
 
 
-def _running(run: dict[str, Any] | None) -> str:
-    return "between experiments" if not run else str(run.get("what") or "an experiment")
+def _running(state: dict[str, Any]) -> str:
+    if run := state.get("run"):
+        return str(run.get("what") or "an experiment")
+    others = {"verify": "no experiments: verifies only", "sync": "no experiments: keeps records only"}
+    return others.get(str(state.get("role")), "between experiments")
 
 
 def _verifying(verify: dict[str, Any] | None) -> str:
     if not verify:
         return DASH
     waiting = verify.get("waiting") or 0
-    return f"{verify.get('what') or 'nothing now'}; {waiting} wait"
+    return f"{verify.get('what') or 'nothing now'}; {waiting} waiting"
 
 
 def _peers(peers: list[dict[str, Any]]) -> str:
     if not peers:
-        return "none (invite one with the line below)"
+        return "none yet"
     shown = [
         _short(str(peer.get("name") or "?"))
-        + (f" {peer['latency_ms']} ms" if peer.get("latency_ms") is not None else "")
+        + (f" {peer['latency_ms']:.0f} ms" if peer.get("latency_ms") is not None else "")
         for peer in peers[:PEERS_SHOWN]
     ]
     more = len(peers) - len(shown)
@@ -164,12 +188,13 @@ def _progress(run: dict[str, Any] | None) -> RenderableType:
     return table
 
 
-def _events(events: list[tuple[int, str]]) -> Table:
+def _events(events: list[tuple[int, str, str]]) -> Table:
     table = Table.grid(padding=(0, 2), expand=True)
     table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
     table.add_column(ratio=1)
-    for epoch, text in events[-EVENTS_SHOWN:]:
-        table.add_row(str(epoch), Text(_plain(text), overflow="ellipsis", no_wrap=True))
+    for epoch, event, text in events:
+        table.add_row(str(epoch), _plain(event), Text(_plain(text), overflow="ellipsis", no_wrap=True))
     return table
 
 

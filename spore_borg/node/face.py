@@ -37,14 +37,14 @@ class Face:
         view, me = self.hub.view, self.hub.me
         ranked = sorted(view.ledger.trust, key=lambda who: (-view.ledger.trust[who], who))
         return {
-            "frontier": self._frontier(), "run": self.run,
+            "role": self.node.get("mode"), "frontier": self._frontier(), "run": self.run,
             "verify": {"what": self.verify, "waiting": len(view.pending)},
             "peers": [{"name": p.get("name"), "latency_ms": p.get("latency_ms")} for p in self.peers()],
             "reputation": {
                 "trust": view.ledger.trust.get(me, 0),
                 "rank": ranked.index(me) + 1 if me in view.ledger.trust else None,
             },
-            "events": [(item["epoch"], item["text"]) for item in self.hub.events],
+            "events": [(item["epoch"], item["event"], item["text"]) for item in self.hub.events],
             "explorer_url": self.explorer, "ticket": self.ticket,
             "mesh": view.genesis.body.name if view.genesis else None,
             "status": "mesh" if any(who != me for who in view.ledger.trust) else "solo",
@@ -102,8 +102,9 @@ async def _live(face: Face) -> None:
 
     from spore_borg.cli import live
 
-    with Live(live.render(face.state()), refresh_per_second=4, screen=False, transient=False) as screen:
+    with Live(refresh_per_second=4, screen=False, transient=False) as screen:
         while True:
-            screen.update(live.render(face.state()))
+            size = screen.console.size
+            screen.update(live.render(face.state(), size.width, size.height))
             await face.publish_live()
             await trio.sleep(REFRESH_S)

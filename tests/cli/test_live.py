@@ -22,7 +22,7 @@ STATE: dict[str, Any] = {
     "verify": {"what": "T2 of …abcdefghij", "waiting": 4},
     "peers": [{"name": "ann", "latency_ms": 3}, *({"name": f"n{i}"} for i in range(5))],
     "reputation": {"trust": 3 << 19, "rank": 2},
-    "events": [(epoch, f"event {epoch}") for epoch in range(20)],
+    "events": [(epoch, "verdict", f"event {epoch}") for epoch in range(20)],
     "explorer_url": "http://localhost:8470",
     "ticket": "t" * 150,
     "mesh": "home",
@@ -32,10 +32,10 @@ STATE: dict[str, Any] = {
 }
 
 
-def drawn(state: dict[str, Any], width: int) -> str:
+def drawn(state: dict[str, Any], width: int, height: int | None = None) -> str:
     console = Console(width=width, force_terminal=False, color_system=None)
     with console.capture() as capture:
-        console.print(live.render(state))
+        console.print(live.render(state, width, height))
     return capture.get()
 
 
@@ -50,7 +50,7 @@ def test_what_it_says() -> None:
     for part in (
         "2.27154 bits/byte (+0.03154 in 3 steps, confirmed)",
         "120/400  loss 2.346  1 min 13 s left",
-        "T2 of …abcdefghij; 4 wait",
+        "T2 of …abcdefghij; 4 waiting",
         "6: ann 3 ms, n0, n1, n2 and 2 more",
         "1.50, rank 2",
         "http://localhost:8470",
@@ -62,9 +62,26 @@ def test_what_it_says() -> None:
 
 
 def test_the_ticket_is_whole_and_outside_the_frame() -> None:
-    text = drawn(STATE, 80)
+    text = drawn({**STATE, "peers": []}, 80)
     tail = text[text.rindex("╯") + 1 :]
     assert "borgrun--join" + "t" * 150 in "".join(tail.split())
+
+
+@pytest.mark.parametrize("peers", [[], STATE["peers"]])
+@pytest.mark.parametrize(("width", "height"), [(120, 40), (80, 24), (60, 20), (40, 14)])
+def test_no_line_is_below_the_terminal(width: int, height: int, peers: list[dict[str, Any]]) -> None:
+    text = drawn({**STATE, "ticket": "t" * 420, "peers": peers}, width, height)
+    assert len(text.splitlines()) <= height
+    assert "event 19" in text and ("t" * width in text or "`borg ticket` invites" in text)
+
+
+def test_a_verifier_waits_for_no_experiment_of_its_own() -> None:
+    assert "between experiments" not in drawn({**STATE, "run": None, "role": "verify"}, 80)
+    assert "between experiments" in drawn({**STATE, "run": None, "role": "research"}, 80)
+
+
+def test_what_stands_in_the_view_is_not_told_again() -> None:
+    assert "http://x" not in drawn({**STATE, "events": [(1, "explorer", "at http://x")]}, 80)
 
 
 def test_keys_of_peers_are_shortened() -> None:
@@ -77,7 +94,7 @@ def test_solo_is_said_plainly() -> None:
 
 
 def test_texts_of_strangers_are_no_markup() -> None:
-    text = drawn({**STATE, "events": [(1, "[red]x[/red]\x1b[2J\n")], "mesh": "[bold]m"}, 100)
+    text = drawn({**STATE, "events": [(1, "verdict", "[red]x[/red]\x1b[2J\n")], "mesh": "[bold]m"}, 100)
     assert "[red]x[/red] [2J" in text and "[bold]m" in text
 
 
