@@ -197,7 +197,7 @@ def digest(tensors: dict[str, NDArray[Any]]) -> bytes:
 
 # ---- a published lattice
 
-_PUBLISHED = {"base": "I64", "counts": "I32", "keys": "I64", "read": "U8", "seen": "U8"}
+_PUBLISHED = {"base": "I64", "counts": "I32", "keys": "I64", "read": "U8", "recipe": "U8", "seen": "U8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,17 +206,19 @@ class Published:
 
     Attributes:
         base: (characters, different runs of four) of the joined bases, and different runs in what was read now.
+        recipe: digest of the recipe that says how to use it, 32 bytes: what two recipes publish is never the same.
     """
 
     lattice: Lattice
     base: tuple[int, int, int]
+    recipe: bytes
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What is digested and stored."""
         one = self.lattice
         return {
             "base": np.array(self.base, np.int64), "counts": one.counts.astype(np.int32), "keys": one.keys,
-            "read": one.read.astype(np.uint8), "seen": one.seen,
+            "read": one.read.astype(np.uint8), "recipe": np.frombuffer(self.recipe, np.uint8), "seen": one.seen,
         }  # fmt: skip
 
     @property
@@ -241,14 +243,14 @@ def published(raw: bytes, slice_characters: int) -> Published:
     if len(raw) > HEADER_BYTES_MAX + 8 + 12 * ENTRIES_MAX + 2 * sketch.REGISTERS:
         raise DataError("this lattice is larger than any can be")
     found = decode(raw, _PUBLISHED)
-    if found["base"].shape != (3,) or int(found["base"].min()) < 0:
-        raise DataError("a lattice says three numbers of its base")
+    if found["base"].shape != (3,) or int(found["base"].min()) < 0 or found["recipe"].shape != (32,):
+        raise DataError("a lattice says three numbers of its base, and 32 bytes of its recipe")
     lattice = Lattice(
         found["keys"], found["counts"].astype(np.int64), found["read"].astype(np.int64), found["seen"]
     )
     check(lattice, slice_characters)
     first, second, third = found["base"].tolist()
-    one = Published(lattice, (first, second, third))
+    one = Published(lattice, (first, second, third), found["recipe"].tobytes())
     if one.encode(slice_characters) != raw:
         raise DataError("this lattice is not in canonical form")
     return one

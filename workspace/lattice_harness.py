@@ -139,7 +139,8 @@ class Run:
             base = join(base, one.lattice)
         size = int(self.task["slice_characters"])
         about = characters_read(base.read, size), sketch.count(base.seen), sketch.count(self.own.seen)
-        return Published(join(base, Lattice(self.own.keys, self.own.counts, read, self.own.seen)), about)
+        joined = join(base, Lattice(self.own.keys, self.own.counts, read, self.own.seen))
+        return Published(joined, about, recipes.digest(self.recipe))
 
     def _bases(self) -> list[Published]:
         wanted = recipes.bases_of(self.recipe)
@@ -285,6 +286,8 @@ def evaluate(
     texts.check_task(task)
     checked, text = recipes.validate(recipe), texts.load(data_path)
     one = published(weights_path.read_bytes(), int(task["slice_characters"]))
+    if one.recipe != recipes.digest(checked):
+        raise DataError("this lattice was published for another recipe")
     found = _losses(one, checked, task, text, blocks)
     return {
         "losses": [list(pair) for pair in zip(blocks, found, strict=True)], "params": one.params.hex(),
