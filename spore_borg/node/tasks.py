@@ -23,12 +23,18 @@ def task_spec(task: Task) -> dict[str, Any]:
     return {**task.spec, **{name: getattr(task, name) for name in _SHARED}, "baseline": task.baseline}
 
 
-def task_body(spec: Mapping[str, Any], data: Cid, evaluator: bytes) -> Task:
-    """The record of a shipped task, whose dataset is the blob ``data``."""
+def task_body(spec: Mapping[str, Any], data: Cid, evaluator: bytes, tolerance: int | None = None) -> Task:
+    """The record of a shipped task, whose dataset is the blob ``data``.
+
+    Args:
+        tolerance: of one block's loss, nano-bits; None: that of floating point.
+    """
+    if tolerance is None:
+        tolerance = TOLERANCE_UNATS * NANO_BITS_PER_UNAT * int(spec["block_tokens"])
     own = {name: value for name, value in spec.items() if name not in _SHARED and name != "baseline"}
     return Task(
         **{name: spec[name] for name in _SHARED},
-        tolerance=TOLERANCE_UNATS * NANO_BITS_PER_UNAT * spec["block_tokens"],
+        tolerance=tolerance,
         data=data, evaluator=evaluator, spec=own, baseline=dict(spec["baseline"]),
     )  # fmt: skip
 
