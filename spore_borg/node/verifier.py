@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from spore_borg.errors import BorgError, IntegrityError, NotFound
 from spore_borg.node import conversions
 from spore_borg.node.drawer import Drawer, pack_found, unpack_found, unpack_run
 from spore_borg.node.hub import Hub
+from spore_borg.node.lattices import base_weights
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import prover
 from spore_borg.policies.verifier import Duty, duties
@@ -29,6 +30,7 @@ from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerRefused, WorkerTimedOut
 from spore_borg.views import onestep
 from spore_borg.views.draw import Probe
+from spore_borg.views.lattices import is_lattice
 from spore_borg.views.verdicts import Claim
 
 Fetch = Callable[[Cid, int | None], Awaitable[Path]]  # cid; the most bytes that are wanted of it
@@ -60,16 +62,16 @@ class Verifier:
     Args:
         hub: records and view; worker: the torch process; fetch: brings a blob here, from us or from peers.
         busy: told what is being done, for the live views.
-        harness, absorber: digests of the evaluators of experiments and of absorptions here; claims on tasks of other
-            ones are left to others.
+        harness, absorber, lattice: digests of the evaluators of experiments, absorptions and lattices here; claims on
+            tasks of other ones are left to others.
     """
 
     def __init__(
         self, hub: Hub, worker: Worker, fetch: Fetch, busy: Callable[[str | None], None], *, harness: bytes,
-        absorber: bytes = b"",
+        absorber: bytes = b"", lattice: bytes = b"",
     ) -> None:  # fmt: skip
         self.hub, self.worker, self.busy = hub, worker, busy
-        self.harness, self.absorber = harness, absorber
+        self.harness, self.absorber, self.lattice = harness, absorber, lattice
         self._fetch = fetch
         self._in_use: Counter[Cid] = Counter()
         self._tries: Counter[tuple[str, Cid, object]] = Counter()
@@ -134,6 +136,8 @@ class Verifier:
         if claim is None:
             return False
         ours = self.absorber if isinstance(claim.body, Absorption) else self.harness
+        if is_lattice(claim.task):
+            ours = self.lattice
         if duty.what not in COMPUTED or claim.task.evaluator == ours:
             return True
         task = claim.body.task
@@ -247,6 +251,14 @@ class Verifier:
                 if not keep:
                     self.hub.blobs.remove(cid)
 
+    @asynccontextmanager
+    async def bases(self, claim: Claim, segment: int) -> AsyncIterator[dict[str, list[str]]]:
+        """What a job on this segment needs of the run's bases: their lattices, where it joins them."""
+        cids = base_weights(self.hub.view, claim, segment)
+        async with AsyncExitStack() as stack:
+            paths = [str(await stack.enter_async_context(self.blob(cid))) for cid in cids]
+            yield {"base_paths": paths} if paths else {}
+
     async def _evaluate(
         self, claim: Claim, probe: Probe, common: dict[str, Any]
     ) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
@@ -263,9 +275,9 @@ class Verifier:
     ) -> tuple[bytes, bytes, bytes, int]:
         state = claim.body.states[segment - 1] if segment else None
         unusable = dict.fromkeys(("start", "inner", "end"), ZERO.hex())
-        async with self.blob(state, keep=self._mine(claim)) as path:
+        async with self.blob(state, keep=self._mine(claim)) as path, self.bases(claim, segment) as bases:
             job = {
-                **common, "seed": self._seed(claim), "segment": segment, "inner_step": step,
+                **common, **bases, "seed": self._seed(claim), "segment": segment, "inner_step": step,
                 "to_end": not self._mine(claim), "state_path": None if path is None else str(path),
             }  # fmt: skip
             answer = await self._call("replay", job, unusable)
@@ -348,9 +360,13 @@ class Verifier:
         self, claim: Claim, segment: int, extra: dict[str, Any], unusable: dict[str, Any] | None
     ) -> dict[str, Any]:
         state = claim.body.states[segment - 1] if segment else None
-        async with self.blob(claim.task.data) as data, self.blob(state, keep=self._mine(claim)) as path:
+        async with (
+            self.blob(claim.task.data) as data,
+            self.blob(state, keep=self._mine(claim)) as path,
+            self.bases(claim, segment) as bases,
+        ):
             job = {
-                "task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(data),
+                **bases, "task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(data),
                 "segment": segment, "seed": self._seed(claim), "state_path": None if path is None else str(path),
                 **extra,
             }  # fmt: skip
@@ -374,9 +390,10 @@ class Verifier:
                 self.blob(claim.task.data) as data,
                 self.blob(before, keep=keep) as before_path,
                 self.blob(after, keep=keep) as after_path,
+                self.bases(claim, segment) as bases,
             ):
                 job = {
-                    **common, "step": step, "data_path": str(data),
+                    **common, **bases, "step": step, "data_path": str(data),
                     "before_path": None if before_path is None else str(before_path),
                     "after_path": None if after_path is None else str(after_path),
                 }  # fmt: skip
