@@ -171,6 +171,8 @@ def named_word(
                 delta = abs(loss - opening.losses[block])
                 if isinstance(claim, Absorption):
                     return _absorbed_word(delta, task.tolerance, tolerance(claim, task, opening, block, twin))
+                if not task.tolerance:  # whole numbers all the way: there is no honest difference
+                    return "fraud" if delta else "clear"
                 error_ppm = delta * 1_000_000 // max(1, loss)
                 clear, fraud = error_ppm <= CLEAR_PPM, error_ppm >= FRAUD_PPM
                 return "clear" if clear else "fraud" if fraud else "between"
