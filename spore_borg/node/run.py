@@ -18,10 +18,12 @@ import trio
 from spore_borg.config import Config, load
 from spore_borg.errors import NotAllowed, TimedOut, UsageError
 from spore_borg.home import Home
-from spore_borg.node import blame, control, face, janitor, pages, sealer, setup
+from spore_borg.node import blame, control, face, janitor, lattices, pages, sealer, setup
 from spore_borg.node.absorber import Absorber, retract_own
+from spore_borg.node.growing import GrowingResearcher
 from spore_borg.node.hub import Hub
 from spore_borg.node.invitations import Invitations
+from spore_borg.node.lattices import evaluator_of
 from spore_borg.node.peers import Peers
 from spore_borg.node.researcher import Researcher
 from spore_borg.node.tasks import task_body
@@ -29,9 +31,11 @@ from spore_borg.node.ticket import PREFIX
 from spore_borg.node.ticket import parse as parse_ticket
 from spore_borg.node.transport import Endpoint
 from spore_borg.node.verifier import Verifier
+from spore_borg.records.bodies import Task
 from spore_borg.records.cid import Cid
 from spore_borg.records.keys import node_name
 from spore_borg.runner.client import Worker
+from spore_borg.views.lattices import KIND, is_lattice
 from spore_borg.views.reduce import View
 from spore_borg.views.terms import takes_absorptions
 from workspace.tasks import spec
@@ -206,7 +210,7 @@ class Node:
             nursery.start_soon(self._keep_ticket)
             verifier = Verifier(
                 hub, judge, self._fetch, self._verifying, harness=bytes.fromhex(hello["evaluator"]),
-                absorber=bytes.fromhex(hello["absorber"]),
+                absorber=bytes.fromhex(hello["absorber"]), lattice=bytes.fromhex(hello["lattice"]),
             )  # fmt: skip
             nursery.start_soon(verifier.run)
             self.absorber = self._absorber(third, verifier, hello)
@@ -214,9 +218,9 @@ class Node:
             if self.config.role != "research":
                 await trio.sleep_forever()
             maker = maker_of(hello["family"], judge, second)
-            task = await self._task(maker, hello["evaluator"])
+            task = await self._task(maker, hello)
             await maker.call("hello", {"threads": self.config.threads}, timeout_s=HELLO_TIMEOUT_S)
-            researcher = self._researcher(maker, hello)
+            researcher = self._researcher(maker, hello, self.hub.view.tasks[task])
             await researcher.run(task, self.options.get("experiments"))
             hub.event("done", f"{researcher.count} experiments published; stops as asked")
 
@@ -230,10 +234,11 @@ class Node:
             offline=self.config.offline, small=self.config.suite == "small",
         )  # fmt: skip
 
-    def _researcher(self, worker: Worker, hello: Mapping[str, Any]) -> Researcher:
+    def _researcher(self, worker: Worker, hello: Mapping[str, Any], task: Task) -> Researcher:
         from spore_borg.node.cheats import CHEATS
 
-        made = CHEATS.get(self.options.get("cheat") or "", Researcher)
+        honest = GrowingResearcher if is_lattice(task) else Researcher
+        made = CHEATS.get(self.options.get("cheat") or "", honest)
         return made(
             self.hub, worker, self._fetch, self._running, family=hello["family"],
             fingerprint=bytes.fromhex(hello["fingerprint"]), rng=random.Random(secrets.randbits(64)),
@@ -258,7 +263,7 @@ class Node:
         if came_by is not None and came_by.invite is not None and not self.hub.own("join"):
             await self.hub.until(lambda _: came_by.invite is not None and came_by.invite[0] in self.hub.seq)
 
-    async def _task(self, worker: Worker, harness: str) -> Cid:
+    async def _task(self, worker: Worker, hello: Mapping[str, Any]) -> Cid:
         """The task to work on: the mesh's own of the wanted name, or, for a root, a new one."""
         wanted = self.options.get("task") or (
             self.config.task if self.config.sources.get("task") != "default" else None
@@ -272,27 +277,37 @@ class Node:
                 if record.kind == "task" and not takes_absorptions(record.body)
             }
             if not names or (wanted is not None and wanted not in names):
-                await self._publish_task(worker, name, harness)
+                await self._publish_task(worker, name, hello)
                 wanted = name
         if _choose(hub.view, wanted) is None:
             hub.event("waiting", f"for the mesh's task{f' {wanted}' if wanted else ''} to be acknowledged")
         await hub.until(lambda view: _choose(view, wanted) is not None)
         cid = _choose(hub.view, wanted)
         assert cid is not None, "waited for"
-        if hub.view.tasks[cid].evaluator.hex() != harness:
+        if hub.view.tasks[cid].evaluator.hex() != evaluator_of(hub.view.tasks[cid], hello):
             raise NotAllowed(
                 detail=f"The mesh measures task {hub.view.tasks[cid].name} with another version of the harness. "
                 "Install the version of spore-borg that its founder runs, or take part with --no-train."
             )
         return cid
 
-    async def _publish_task(self, worker: Worker, name: str, harness: str) -> None:
+    async def _publish_task(self, worker: Worker, name: str, hello: Mapping[str, Any]) -> None:
         hub = self.hub
         hub.event("preparing", f"builds the dataset of task {name}")
         out = self.home.work / "dataset.safetensors"
+        if name == lattices.NAME:
+            job = {"kind": KIND, "out": str(out)}
+            answer = await worker.call("dataset", job, timeout_s=DATASET_TIMEOUT_S)
+            data = hub.blobs.put_file(answer["path"], move=True)
+            hub.write(lattices.lattice_task(answer["task"], data, bytes.fromhex(hello["lattice"])))
+            hub.event("task", f"task {name}: {answer['train_characters']} characters to read")
+            return
         answer = await worker.call("dataset", {"out": str(out)}, timeout_s=DATASET_TIMEOUT_S)
         data = hub.blobs.put_file(answer["path"], move=True)
-        hub.write(task_body(spec(name, val_bytes=answer["val_bytes"][name]), data, bytes.fromhex(harness)))
+        body = task_body(
+            spec(name, val_bytes=answer["val_bytes"][name]), data, bytes.fromhex(hello["evaluator"])
+        )
+        hub.write(body)
         hub.event("task", f"task {name}: {answer['train_tokens']} training tokens")
 
     async def _keep_ticket(self) -> None:
