@@ -9,7 +9,7 @@ import click
 from spore_borg.cli import frame as cli
 from spore_borg.errors import UsageError
 
-TASKS = ("pico", "nano", "micro")
+TASKS = ("pico", "nano", "micro", "lattice")
 
 
 def host_port(
