@@ -17,6 +17,7 @@ from spore_borg.errors import BorgError, IntegrityError, NotFound, UsageError
 from spore_borg.home import Home
 from spore_borg.limits import RECORD_SIZE_BYTES_MAX
 from spore_borg.node import control_client
+from spore_borg.node.lattices import evaluator_of
 from spore_borg.node.once import call_worker
 from spore_borg.node.rebuild import check_records
 from spore_borg.node.tasks import task_spec
@@ -26,7 +27,7 @@ from spore_borg.records.keys import node_name
 from spore_borg.records.reasons import Refused
 from spore_borg.store.blobs import Blobs
 from spore_borg.store.log import Log
-from spore_borg.views.frontier import show
+from spore_borg.views.frontier import short_unit, show
 from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import ACCEPTED, Claim
 
@@ -217,7 +218,7 @@ def _check_weights(directory: Path, claim: Claim, note: Any) -> None:
         return
     note(
         "harness",
-        hello["evaluator"] == claim.task.evaluator.hex(),
+        evaluator_of(claim.task, hello) == claim.task.evaluator.hex(),
         "the evaluator here is the one that the task names",
     )
     metric = sum(loss for _, loss in answer["losses"]) // claim.task.val_bytes
@@ -230,5 +231,6 @@ def _check_weights(directory: Path, claim: Claim, note: Any) -> None:
         and apart <= claim.task.tolerance
         and answer["params"] == (claim.body.params or b"").hex()
     )
-    note("evaluation", fits, f"{show(metric)} bpb recomputed here, {show(claim.body.metric or 0)} claimed; "
+    unit = short_unit(claim.task.unit)
+    note("evaluation", fits, f"{show(metric)} {unit} recomputed here, {show(claim.body.metric or 0)} claimed; "
          f"no block is more than {apart} nano-bits apart (allowed: {claim.task.tolerance})")  # fmt: skip
