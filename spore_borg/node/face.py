@@ -11,6 +11,7 @@ import trio
 
 from spore_borg.node.hub import Hub
 from spore_borg.records.keys import node_name
+from spore_borg.views.frontier import short_unit
 
 REFRESH_S = 0.5
 
@@ -57,7 +58,7 @@ class Face:
             for (task, _), frontier in sorted(pools.items()):
                 if frontier.steps:
                     best, first = frontier.mean(frontier.steps[-1].recipe), frontier.steps[0].metric
-                    unit = f"bpb on {view.tasks[task].name}"
+                    unit = f"{short_unit(view.tasks[task].unit)} on {view.tasks[task].name}"
                     return {
                         "best": best, "unit": unit, "gain": first - best, "steps": len(frontier.steps) - 1,
                         "status": status,
