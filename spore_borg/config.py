@@ -125,7 +125,7 @@ SETTINGS: dict[str, Setting] = {
     for setting in (
         Setting("name", "", "Display name of this node, shown to others; empty for none.", high=64),
         Setting(
-            "task", "nano", "First task of a new mesh.", choices=("pico", "nano", "micro")
+            "task", "nano", "First task of a new mesh.", choices=("pico", "nano", "micro", "lattice")
         ),
         Setting(
             "role", "research",
