@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from spore_borg.records import bodies
 from spore_borg.records.cid import RAW, Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.merkle import state_digest
-from spore_borg.views import gate
+from spore_borg.views import evidence, gate
 from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import Claim
 from tests.world import SimNode, World, h
@@ -62,6 +63,15 @@ def drifted(node: SimNode, claim: Cid, block: int, loss: int) -> int:
     return max(0, loss + rng.randint(-most, most)) if loss else 0
 
 
+def linked(model: str, base: Cid | None, groups: Collection[int]) -> list[bytes]:
+    """The chain over layer groups, of which only these hold something: c[0] … c[K]."""
+    links = [h("chain", model, 0)]
+    for k in range(GROUPS):
+        made = h("tail", model, base) if k == GROUPS - 1 else h("chain", model, k + 1)
+        links.append(made if k in groups else hashlib.sha256(links[-1] + evidence.NOTHING).digest())
+    return links
+
+
 @dataclass
 class AbsorbWorld(World):
     """A world whose nodes absorb models as well."""
@@ -88,14 +98,16 @@ class AbsorbWorld(World):
         lie: str = "", base: Cid | None = None, **change: Any,
     ) -> Record:  # fmt: skip
         """Claim a toy conversion; ``lie``: weight, source, fidelity, probes, bias, metric, third (fidelity) or gross
-        (probes) by a factor of 3, or far (before and after, by as much as other hardware cannot tell)."""
+        (probes) by a factor of 3, or far (before and after, by as much as other hardware cannot tell). ``groups``: the
+        layer groups that hold something, where it is not all."""
         node, view = self.nodes[author], self.view()
         told = dict(change)
         true = losses(
             (self.seed, model, base), infidelity, TEXT if gains is None else gains, told.pop("flat", False)
         )
-        chain = tuple(h("chain", model, k) for k in range(GROUPS))
-        params, tail = h("params", model, base), h("tail", model, base)
+        params = h("params", model, base)
+        *links, tail = linked(model, base, told.pop("groups", range(GROUPS)))
+        chain = tuple(links)
         redone = (*chain, state_digest(params, tail))
         shard = Shard(true, redone, redone, h("rows", model), true, h("rows", model), params, tail)
         if lie in ("weight", "source"):  # what is published is not what the named source gives

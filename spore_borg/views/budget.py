@@ -57,10 +57,18 @@ def too_large(most: Limits, size: int, ops: int) -> str:
         size: bytes of source and shard; ops: operations of the source for one item.
     """
     if size > most.bytes_max:
-        return f"Too large for this mesh: {size} bytes of source and shard, and at most {most.bytes_max} are taken."
+        return f"Too large for this mesh: {_mb(size)} of source and shard, and at most {_mb(most.bytes_max)} are taken."
     if ops > most.ops_max:
-        return f"Too slow for this mesh: {ops} operations an item, and at most {most.ops_max} are taken."
+        return f"Too slow for this mesh: {_millions(ops)} an item, and at most {_millions(most.ops_max)} are taken."
     return ""
+
+
+def _mb(size: int) -> str:
+    return f"{-(-size // 1_000_000)} MB"
+
+
+def _millions(ops: int) -> str:
+    return f"{-(-ops // 1_000_000)} million operations"
 
 
 def fault(task: Task, body: Absorption) -> str:
@@ -103,7 +111,7 @@ def waits(claim: Claim) -> str:
     body = claim.body
     assert isinstance(body, Absorption), "only absorptions have a size"
     return (
-        f"Too large for the nodes that are here: it takes {size_bytes(body)} bytes and {body.ops} operations an item, "
+        f"Too large for the nodes that are here: it takes {_mb(size_bytes(body))} and {_millions(body.ops)} an item, "
         "and those who have said that they verify so much hold less than half of the others' trust "
         "(settings verify_bytes_max and verify_ops_max)."
     )
