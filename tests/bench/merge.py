@@ -1,19 +1,23 @@
 """Merging 8 models of 25 M parameters: ``python -m tests.bench.merge [--parts 8] [--million 25] [--repeats 3]``.
 
-Ours against plain torch (in-place fp32 mean), crdt-merge's ``weight_average`` and mergekit's TIES, each in a process of
-its own on the same files: CPU seconds of the whole process less those of its imports, and the growth of its peak
-memory. The mean is compared with means; the trimmed mean sorts every coordinate, which no mean does, and stands apart.
-mergekit goes into an environment of its own below ``.venv-mergekit``; without it its row is left out.
+Ours against plain torch (in-place fp32 mean), crdt-merge and mergekit, each in a process of its own on the same
+safetensors files, one thread, from file to file: CPU seconds less those of the imports, and the growth of peak memory.
+The repetitions go in turn, and a ratio is of two neighbours. Like with like: means (``mean/1``, torch, crdt-merge's
+``weight_average`` alone and behind its ``CRDTMergeState``, which alone is free of order as ours is, mergekit's
+``linear``), and rules that look at each coordinate's values (``trimmed/1``, mergekit's ``ties``). Weights are incomes
+as the gate gives them. How far a mean is from that in float64 is told beside.
+
+mergekit is looked for in this interpreter, in ``.venv-mergekit`` and where ``SPORE_BORG_BENCH_MERGEKIT`` says;
+the report says how to install it otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,13 +25,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench._rows import emit
+from tests.bench._rows import emit, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 TENSORS = 10
-INSTALL_LIMIT_S = 200
+COLUMNS = 1_000
 RUN_LIMIT_S = 200
-WEIGHTS = (5, 9, 3, 7, 1, 4, 6, 2)
+WEIGHTS = (1_536, 4_096, 640, 2_304, 128, 1_920, 3_072, 8_192)
+TIES_DENSITY = 0.5
+MERGEKIT = "mergekit.scripts.merge_raw_pytorch"  # its program for weights without a configuration
+INSTALL = "python -m venv .venv-mergekit && .venv-mergekit/bin/pip install torch=={torch} mergekit"
 
 
 def make(folder: Path, parts: int, million: int) -> None:
@@ -36,14 +43,28 @@ def make(folder: Path, parts: int, million: int) -> None:
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(1)
-    rows = million * 1_000_000 // TENSORS // 1_000
-    base = {f"layer{k}.weight": torch.randn(rows, 1_000, generator=generator) * 0.02 for k in range(TENSORS)}
+    rows = million * 1_000_000 // TENSORS // COLUMNS
+    base = {
+        f"layer{k}.weight": torch.randn(rows, COLUMNS, generator=generator) * 0.02 for k in range(TENSORS)
+    }
     save_file(base, folder / "base.safetensors")
     for i in range(parts):
         moved = {
             name: w + torch.randn(w.shape, generator=generator) * 0.002 * (i + 1) for name, w in base.items()
         }
         save_file(moved, folder / f"{i}.safetensors")
+
+
+def _copy(paths: list[Path], weights: list[int], out: Path) -> None:
+    """What no merge can do without: every file is read once, in pieces, and one is written."""
+    piece = bytearray(1 << 20)
+    with out.open("wb") as file:
+        for path in paths:
+            with path.open("rb", buffering=0) as source:
+                while count := source.readinto(piece):
+                    if path is paths[0]:
+                        file.write(memoryview(piece)[:count])
+        os.fsync(file.fileno())
 
 
 def _plain(paths: list[Path], weights: list[int], out: Path) -> None:
@@ -64,12 +85,27 @@ def _crdt(paths: list[Path], weights: list[int], out: Path) -> None:
     from spore_borg.learn.crdt import weight_average
 
     models = [load_file(path) for path in paths]
+    scale = [float(weight) for weight in weights]
     merged = {
-        name: weight_average([model[name] for model in models], [float(w) for w in weights]).astype(
-            np.float32
-        )
+        name: weight_average([model[name] for model in models], scale).astype(np.float32)
         for name in models[0]
     }
+    save_file(merged, out)
+
+
+def _crdt_state(paths: list[Path], weights: list[int], out: Path) -> None:
+    """As crdt-merge promises the same result in any order: a state for each tensor, resolved once."""
+    import numpy as np
+    from crdt_merge.model.crdt_state import CRDTMergeState
+    from safetensors.numpy import load_file, save_file
+
+    models = [load_file(path) for path in paths]
+    merged = {}
+    for name in models[0]:
+        state = CRDTMergeState("weight_average", seed=1)
+        for path, model, weight in zip(paths, models, weights, strict=True):
+            state.add(model[name], model_id=path.stem, weight=float(weight))
+        merged[name] = state.resolve().astype(np.float32)
     save_file(merged, out)
 
 
@@ -84,117 +120,131 @@ def _ours(rule: str) -> Callable[[list[Path], list[int], Path], None]:
     return run
 
 
-def _ties(paths: list[Path], weights: list[int], out: Path) -> None:
-    """Runs in mergekit's environment: its own TIES arithmetic, tensor by tensor."""
-    import torch
-    from mergekit.merge_methods.generalized_task_arithmetic import get_mask
-    from mergekit.sparsify import RescaleNorm, SparsificationMethod, sparsify
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+def _mergekit(method: str) -> Callable[[list[Path], list[int], Path], None]:
+    """Runs in mergekit's environment, as its program ``mergekit-pytorch`` does, with its defaults."""
 
-    files = [safe_open(path, framework="pt") for path in paths]
-    base = safe_open(paths[0].with_name("base.safetensors"), framework="pt")
-    merged = {}
-    for name in base.keys():  # noqa: SIM118 - a file, not a map
-        start = base.get_tensor(name)
-        deltas = torch.stack(
-            [
-                sparsify(
-                    file.get_tensor(name) - start, density=0.5, method=SparsificationMethod.magnitude,
-                    rescale_norm=RescaleNorm.l1,
-                )
-                for file in files
-            ]
-        )  # fmt: skip
-        scale = torch.tensor(weights, dtype=torch.float32).view(-1, 1, 1) / sum(weights)
-        weighted = deltas * scale
-        mask = get_mask(weighted, method="sum", mask_dtype=torch.float32)
-        merged[name] = start + (weighted * mask).sum(0) / (scale * mask).sum(0).clamp_min(1e-8)
-    save_file(merged, out)
+    def run(paths: list[Path], weights: list[int], out: Path) -> None:
+        from mergekit.graph import Executor
+        from mergekit.options import MergeOptions
+
+        raw = importlib.import_module(MERGEKIT)
+        extra = {"density": TIES_DENSITY} if method == "ties" else {}
+        models = [
+            {"model": str(path), "parameters": {"weight": weight, **extra}}
+            for path, weight in zip(paths, weights, strict=True)
+        ]
+        said = {"merge_method": method, "dtype": "float32", "models": models}
+        if method == "ties":
+            said["base_model"] = str(paths[0].with_name("base.safetensors"))
+        folder = out.with_suffix("")
+        config = raw.RawPyTorchMergeConfig.model_validate(said)
+        tasks = raw.plan_flat_merge(config, str(folder), False, False, MergeOptions())
+        Executor(tasks, math_device="cpu", storage_device="cpu").execute()
+        (folder / "model.safetensors").replace(out)
+
+    return run
 
 
 KINDS = {
-    "mean": _ours("mean/1"), "trimmed": _ours("trimmed/1"), "torch": _plain, "crdt": _crdt, "ties": _ties,
+    "copy": _copy, "torch": _plain, "mean": _ours("mean/1"), "trimmed": _ours("trimmed/1"),
+    "crdt": _crdt, "crdt_state": _crdt_state, "linear": _mergekit("linear"), "ties": _mergekit("ties"),
 }  # fmt: skip
+MEANS = ("torch", "mean", "crdt", "crdt_state", "linear")
+THEIRS = ("linear", "ties")  # of mergekit
 IMPORTS = {
-    "mean": "spore_borg.learn.merging", "trimmed": "spore_borg.learn.merging", "torch": "safetensors.torch",
-    "crdt": "spore_borg.learn.crdt", "ties": "mergekit.merge_methods",
+    "copy": "safetensors", "torch": "safetensors.torch",
+    "mean": "spore_borg.learn.merging", "trimmed": "spore_borg.learn.merging",
+    "crdt": "spore_borg.learn.crdt", "crdt_state": "spore_borg.learn.crdt", "linear": MERGEKIT, "ties": MERGEKIT,
 }  # fmt: skip
+
+
+def _memory_mb(field: str) -> float:
+    """VmRSS or VmHWM of this process; without Linux the peak since its beginning."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
 
 
 def one(kind: str, folder: Path, parts: int) -> None:
-    """Merge once in this process; prints CPU seconds and the growth of peak memory in MB."""
+    """Merge once in this process; prints CPU seconds, and the growth of peak memory in MB."""
     import torch
 
     torch.set_num_threads(1)
     importlib.import_module(IMPORTS[kind])
     paths = [folder / f"{i}.safetensors" for i in range(parts)]
     weights = [WEIGHTS[i % len(WEIGHTS)] for i in range(parts)]
-    memory, began_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    KINDS[kind](paths, weights, folder / f"out-{kind}.safetensors")
-    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
-    print(json.dumps([time.process_time() - began_s, grown_mb]))
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of the imports is forgotten
+    except OSError:
+        pass  # then growth below that peak is not seen
+    memory, began_s = _memory_mb("VmRSS"), time.process_time()
+    KINDS[kind](paths, weights, folder / f"{kind}.merged.safetensors")
+    spent_s = time.process_time() - began_s
+    print(json.dumps([spent_s, max(0.0, _memory_mb("VmHWM") - memory)]))
 
 
 def mergekit() -> str | None:
-    """The interpreter that has mergekit, or None; standard error says why."""
-    home = ROOT / ".venv-mergekit"
-    python, stamp = home / "bin" / "python", home / ".ready"
-    if stamp.exists():
-        return str(python)
-    try:
-        # The torch that is here is used there too: mergekit itself is small.
-        commands = (
-            [sys.executable, "-m", "venv", "--clear", "--system-site-packages", str(home)],
-            [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "mergekit", "immutables", "tqdm"],
-        )
-        for command in commands:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
-        needs = ("pydantic", "pyyaml", "transformers", "accelerate", "click", "typing_extensions", "networkx")
-        missing = [name for name in needs if importlib.util.find_spec(name.replace("pyyaml", "yaml")) is None]
-        command = [str(python), "-m", "pip", "install", "--quiet", *missing]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
-    except (subprocess.SubprocessError, OSError) as error:
-        print(f"mergekit cannot be installed here, its row is left out: {error}", file=sys.stderr)
-        return None
-    stamp.touch()
-    return str(python)
+    """The interpreter that has mergekit, or None."""
+    home = ROOT / ".venv-mergekit" / "bin" / "python"
+    for python in (os.environ.get("SPORE_BORG_BENCH_MERGEKIT", ""), str(home), sys.executable):
+        if python and Path(python).is_file():
+            done = subprocess.run([python, "-c", f"import {MERGEKIT}"], capture_output=True, check=False)
+            if done.returncode == 0:
+                return python
+    return None
 
 
-def measured(kind: str, python: str, folder: Path, parts: int, repeats: int) -> list[list[float]]:
-    """[CPU seconds, MB] of every repeat; empty where it does not run."""
-    found = []
+def run(kind: str, python: str, folder: Path, parts: int) -> list[float] | None:
+    """[CPU seconds, MB] of one merge in a process of its own; None where it does not run, and says why."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(ROOT), *[entry for entry in sys.path if "site-packages" in entry]]
-    )
-    for _ in range(repeats):
-        command = [
-            python,
-            "-m",
-            "tests.bench.merge",
-            "--one",
-            kind,
-            "--folder",
-            str(folder),
-            "--parts",
-            str(parts),
-        ]
+    words = ["--one", kind, "--folder", str(folder), "--parts", str(parts)]
+    try:
         done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=RUN_LIMIT_S,
-            check=False,
-        )
-        if done.returncode:
-            last = (done.stderr.strip() or "no message").splitlines()[-1]
-            print(f"{kind} does not run: {last}", file=sys.stderr)
-            return []
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+            [python, "-m", "tests.bench.merge", *words], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=RUN_LIMIT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        missing(f"merge: {kind} was not done within {RUN_LIMIT_S} s")
+        return None
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        missing(f"merge: {kind} does not run: {last[:300]}")
+        return None
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def apart(folder: Path, kind: str, parts: int) -> float:
+    """How far one matrix of a mean is from the mean in float64, at most, in units of 10^-9."""
+    import torch
+    from safetensors import safe_open
+
+    def load(path: Path) -> torch.Tensor:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor("layer0.weight").double()
+
+    weights = [WEIGHTS[i % len(WEIGHTS)] for i in range(parts)]
+    exact = sum(load(folder / f"{i}.safetensors") * weight for i, weight in enumerate(weights)) / sum(weights)
+    return 1e9 * float((load(folder / f"{kind}.merged.safetensors") - exact).abs().max())
+
+
+def tell(runs: dict[str, list[list[float]]]) -> None:
+    """A row for each number: CPU seconds, ratios of neighbours, growth of memory."""
+    for kind in ("copy", "mean", "trimmed"):
+        if runs[kind]:
+            emit(f"merge_{kind}_cpu", [cpu for cpu, _ in runs[kind]])
+    for kind, found in runs.items():
+        if found and kind != "copy":
+            emit(f"merge_{kind}_memory", [memory for _, memory in found])
+    for over, under in (
+        ("mean", "torch"), ("crdt", "mean"), ("crdt_state", "mean"), ("linear", "mean"),
+        ("trimmed", "torch"), ("ties", "trimmed"),
+    ):  # fmt: skip
+        pairs = list(zip(runs[over], runs[under], strict=False))
+        if pairs:
+            emit(f"merge_{over}_over_{under}", [a[0] / b[0] for a, b in pairs])
 
 
 def main() -> None:
@@ -210,29 +260,29 @@ def main() -> None:
     if given.one:
         one(given.one, given.folder, given.parts)
         return
-    with tempfile.TemporaryDirectory(prefix="spore-borg-merge-") as folder:
-        make(Path(folder), given.parts, given.million)
-        runs = {
-            kind: measured(kind, sys.executable, Path(folder), given.parts, given.repeats)
-            for kind in ("torch", "mean", "trimmed", "crdt")
-        }
-        python = None if given.no_mergekit else mergekit()
-        runs["ties"] = measured("ties", python, Path(folder), given.parts, 1) if python else []
-    cpu = {kind: [run[0] for run in found] for kind, found in runs.items() if found}
-    emit("merge_mean_cpu", cpu.get("mean", []))
-    emit("merge_trimmed_cpu", cpu.get("trimmed", []))
-    emit("merge_mean_memory", [run[1] for run in runs["mean"]])
-    emit("merge_trimmed_memory", [run[1] for run in runs["trimmed"]])
-    for row, (over, under) in {
-        "merge_mean_over_torch": ("mean", "torch"),
-        "merge_trimmed_over_torch": ("trimmed", "torch"),
-        "merge_crdt_over_mean": ("crdt", "mean"),
-        "merge_crdt_over_trimmed": ("crdt", "trimmed"),
-        "merge_ties_over_trimmed": ("ties", "trimmed"),
-    }.items():
-        if over in cpu and under in cpu:
-            middle = statistics.median(cpu[under])
-            emit(row, [value / middle for value in cpu[over]])
+    python = None if given.no_mergekit else mergekit()
+    if python is None:
+        import torch
+
+        missing(
+            f"merge: mergekit is not installed: {INSTALL.format(torch=torch.__version__.partition('+')[0])}"
+        )
+    runs: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    with tempfile.TemporaryDirectory(prefix="spore-borg-merge-") as name:
+        folder = Path(name)
+        make(folder, given.parts, given.million)
+        kinds = [kind for kind in KINDS if kind not in THEIRS or python is not None]
+        for repeat in range(given.repeats):
+            for kind in list(kinds):
+                found = run(kind, (python or "") if kind in THEIRS else sys.executable, folder, given.parts)
+                if found is None:
+                    kinds.remove(kind)
+                else:
+                    runs[kind].append(found)
+                    if kind in MEANS and not repeat:
+                        emit(f"merge_{kind}_apart", [apart(folder, kind, given.parts)])
+                (folder / f"{kind}.merged.safetensors").unlink(missing_ok=True)
+    tell(runs)
 
 
 if __name__ == "__main__":

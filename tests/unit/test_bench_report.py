@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench import __main__ as bench
 from tests.bench._report import Measured, Report
-from tests.bench._rows import MARK, ROWS, emit
+from tests.bench._rows import MARK, ROWS, emit, missing
 
 
 def report() -> Report:
@@ -55,6 +55,14 @@ def test_what_a_script_emits_is_read_back(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(line) == {"row": "spread_ms", "values": [1.0, 2.5], "note": "on disk"}
     with pytest.raises(ValueError, match="no value"):
         emit("spread_ms", [])
+
+
+def test_what_cannot_be_measured_is_told_and_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    missing("merge: mergekit is not installed: pip install mergekit")
+    found = Report({})
+    bench.take(found, "ours", capsys.readouterr().out)
+    assert found.missing == ["merge: mergekit is not installed: pip install mergekit"]
+    assert "- Not measured: merge: mergekit is not installed" in found.markdown("borg bench")
 
 
 def test_a_script_that_fails_is_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
