@@ -67,7 +67,7 @@ def join(a: Registers, b: Registers) -> Registers:
 def count(registers: Registers) -> int:
     """About how many different runs of four characters were read; the relative standard error is 1.6 %.
 
-    Ertl's estimate in fixed point of 2^-64, each step rounded down.
+    Ertl's estimate in fixed point of 2^-64, each step rounded down, the last to nearest.
     """
     counts = np.bincount(registers, minlength=Q + 2).tolist()
     z = REGISTERS * _tau(_ONE - counts[Q + 1] * _ONE // REGISTERS)
@@ -76,7 +76,7 @@ def count(registers: Registers) -> int:
     if counts[0] == REGISTERS:
         return 0
     z += REGISTERS * _sigma(counts[0] * _ONE // REGISTERS)
-    return (REGISTERS * REGISTERS * _ONE * _ONE // (_LN2_TWICE * z)) if z else 0
+    return (2 * REGISTERS * REGISTERS * _ONE * _ONE + _LN2_TWICE * z) // (2 * _LN2_TWICE * z) if z else 0
 
 
 def _sigma(x: int) -> int:

@@ -15,7 +15,7 @@ APART = frozenset(
     (
         "__init__.py", "digest.py", "sources", "suite_data.py", "suite_files.py",
         "answers.py", "local.py", "items.py", "spike/events.py",
-        "state.py", "crdt.py", "sketch.py", "lattice.py",
+        "state.py", "crdt.py",
     )
 )  # fmt: skip
 
