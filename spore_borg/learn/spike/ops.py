@@ -59,9 +59,11 @@ class Spiking:
 
     def table(self) -> Mapping[str, Op]:
         """Every operator of ``DENSE``, with codes where the shard's plan says so."""
-        return {name: self._wrapped(dense) for name, dense in DENSE.items()}
+        return {name: self.wrapped(dense) for name, dense in DENSE.items()}
 
-    def _wrapped(self, dense: Op) -> Op:
+    def wrapped(self, dense: Op) -> Op:
+        """One operator with codes where the shard's plan says so."""
+
         def spiking(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
             place = self._shard.places[node.name]
             if self._families is not None and place.family not in self._families:
