@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,10 +239,16 @@ class Published:
         return encode(self.tensors(), {name: str(value) for name, value in about.items()})
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a lattice or state. Raises DataError for more than any can have, before they are read."""
+    size, most = path.stat().st_size, HEADER_BYTES_MAX + 8 + 12 * ENTRIES_MAX + 2 * sketch.REGISTERS
+    if size > most:
+        raise DataError(f"this lattice has {size} bytes; at most {most} are read")
+    return path.read_bytes()
+
+
 def published(raw: bytes, slice_characters: int) -> Published:
     """Read a published lattice. Raises DataError for anything but the one form that ``encode`` gives."""
-    if len(raw) > HEADER_BYTES_MAX + 8 + 12 * ENTRIES_MAX + 2 * sketch.REGISTERS:
-        raise DataError("this lattice is larger than any can be")
     found = decode(raw, _PUBLISHED)
     if found["base"].shape != (3,) or int(found["base"].min()) < 0 or found["recipe"].shape != (32,):
         raise DataError("a lattice says three numbers of its base, and 32 bytes of its recipe")

@@ -38,6 +38,7 @@ from workspace.lattice import (
     encode,
     join,
     published,
+    read_file,
 )
 from workspace.recipe import Recipe
 from workspace.tasks import TaskError
@@ -147,7 +148,7 @@ class Run:
         if len(self._paths) != len(wanted):
             raise DataError(f"the recipe starts from {len(wanted)} lattices, {len(self._paths)} were given")
         size = int(self.task["slice_characters"])
-        found = [published(path.read_bytes(), size) for path in self._paths]
+        found = [published(read_file(path), size) for path in self._paths]
         for one, name in zip(found, wanted, strict=True):
             if one.params.hex() != name:
                 raise DataError(f"a base is not the lattice {name[:12]}… that the recipe names")
@@ -178,7 +179,7 @@ class Run:
 
     def load(self, path: Path) -> None:
         """Go on from a state file. Raises DataError for one that is not in canonical form."""
-        raw = path.read_bytes()
+        raw = read_file(path)
         found = decode(raw, _STATE)
         if found["step"].shape != (1,) or not 0 <= int(found["step"][0]) < self.steps:
             raise DataError("a state of a lattice has a step of its run")
@@ -285,7 +286,7 @@ def evaluate(
     began = time.process_time_ns()
     texts.check_task(task)
     checked, text = recipes.validate(recipe), texts.load(data_path)
-    one = published(weights_path.read_bytes(), int(task["slice_characters"]))
+    one = published(read_file(weights_path), int(task["slice_characters"]))
     if one.recipe != recipes.digest(checked):
         raise DataError("this lattice was published for another recipe")
     found = _losses(one, checked, task, text, blocks)
@@ -392,7 +393,7 @@ def step_distance(
         if first + step == run.steps:
             given.step, given.joined = (
                 run.steps,
-                published(after_path.read_bytes(), int(task["slice_characters"])),
+                published(read_file(after_path), int(task["slice_characters"])),
             )
         else:
             _start(given, first + step, after_path)
