@@ -93,7 +93,7 @@ def item_ops(model: Model, suite: Suite, most: int | None = None) -> int:
     """
     items = [suite.fidelity(model.info.modality, block) for block in range(BLOCKS)]
     count, runs = sum(map(len, items)), Runs(model)
-    with metered(None if most is None else (most + 1) * count) as meter:
+    with metered(None if most is None else (most + 1) * count - 1) as meter:
         for part in items:
             runs.vectors(part)
     return max(1, meter.used // count)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from spore_borg.learn import measure as measuring
+from spore_borg.learn import shard as shards
+from spore_borg.learn.cost import CostError
 from spore_borg.learn.digest import learn_digest
 from spore_borg.learn.errors import LearnError
+from spore_borg.learn.shard import Spec, open_shard
 from spore_borg.node.tasks import suite_task_body, task_spec
 from spore_borg.records.cid import RAW, Cid
 from spore_borg.runner import absorb_ops, convert_ops, worker
-from spore_borg.views import gate
+from spore_borg.views import evidence, gate
 from tests.learn import models
 
 Job = dict[str, Any]
@@ -140,6 +145,69 @@ def test_a_refinement_is_measured_in_its_bases_place_and_can_be_redone(
         asked = {**refining, "shard_path": refined["shard_path"], "segment": segment, "inner_step": 1}
         again = convert_ops.redo(asked, quiet)
         assert [again["start"], again["end"]] == refined["digests"][segment : segment + 2]
+
+
+def test_the_declared_operations_are_counted_again(job: Job, made: Job) -> None:
+    assert made["ops"] > 1_000
+    asked = {**job, "shard_path": made["shard_path"], "blocks": [0]}
+    for declared in (made["ops"] * 7 // 8 - 1, made["ops"] * 8 // 7 + 8):
+        with pytest.raises(CostError, match="operations") as caught:
+            convert_ops.measure({**asked, "ops": declared}, quiet)
+        assert worker.describe(caught.value)["kind"] == "data", (
+            "evidence against the claim, not this machine's fault"
+        )
+    for declared in (made["ops"] * 9 // 10, made["ops"] * 11 // 10):  # a shape may follow from a float
+        assert convert_ops.measure({**asked, "ops": declared}, quiet)["losses"] == [[0, made["losses"][0]]]
+
+
+def test_a_model_above_the_meshs_limit_is_told_before_it_is_converted(job: Job, made: Job) -> None:
+    seen: list[str] = []
+
+    def told(stage: str, _layer: int, _layers: int) -> None:
+        seen.append(stage)
+
+    with pytest.raises(CostError, match=f"too slow for this mesh: it needs more than {made['ops'] - 1} op"):
+        convert_ops.absorb({**job, "ops_max": made["ops"] - 1}, told)
+    assert seen == ["counts operations of"]
+
+
+def test_a_block_that_needs_far_more_than_declared_has_a_loss_that_no_claim_has(
+    job: Job, made: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only some items cost so much: jurors who recompute the block find the same."""
+    monkeypatch.setattr(measuring, "check_ops", lambda *_: None)
+    least = made["ops"] // 100
+    asked = {**job, "shard_path": made["shard_path"], "blocks": [0, 80, 96], "ops": least, "cache_dir": None}
+    found = dict(convert_ops.measure(asked, quiet)["losses"])
+    assert found == {0: measuring.OVERRUN, 80: made["losses"][80], 96: measuring.OVERRUN}
+    with pytest.raises(CostError, match="nobody can say"):
+        convert_ops._check_even(found)
+    with pytest.raises(CostError):
+        convert_ops._last.clear()
+        convert_ops.redo({**asked, "segment": 7, "inner_step": 1, "ops": 1}, quiet)
+
+
+def test_the_groups_that_hold_something_follow_from_the_digests(job: Job, made: Job) -> None:
+    shard = open_shard(Path(made["shard_path"]))
+    full = tuple(number for number in range(gate.SEGMENTS) if shard.group_tensors(number))
+    digests = [bytes.fromhex(digest) for digest in made["digests"]]
+    assert evidence.filled(digests, bytes.fromhex(made["tail"])) == full
+    assert 0 < len(full) < gate.SEGMENTS, "a small model leaves groups empty"
+
+
+def test_an_altered_graph_shows_in_every_replay(job: Job, made: Job, tmp_path: Path) -> None:
+    """The shard's metadata begin the chain, and each replay begins it from the source's own."""
+    shard = open_shard(Path(made["shard_path"]))
+    forged = {**shard.metadata, "adapter": json.dumps({**shard.adapter, "labels": ["another"] * 10})}
+    path = tmp_path / "forged"
+    shards.write(
+        path, forged, {name: Spec(one.dtype, one.shape) for name, one in shard.specs.items()}, shard.tensor
+    )
+    digests = open_shard(path).digests()
+    for segment in (0, 3, gate.SEGMENTS - 1):
+        asked = {**job, "shard_path": str(path), "segment": segment, "inner_step": 1}
+        again = convert_ops.redo(asked, quiet)
+        assert again["start"] != digests[segment].hex()
 
 
 def test_another_source_gives_another_group(job: Job, made: Job, tmp_path: Path) -> None:
