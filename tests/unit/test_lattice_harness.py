@@ -211,13 +211,7 @@ def test_broken_states_and_tasks_are_refused(world: World, tmp_path: Path) -> No
         with pytest.raises(tasks.TaskError):
             lattice_harness.steps({**world.task, **change}, run["recipe"])
     with pytest.raises(DataError, match="slices of"):
-        lattice_harness.evaluate(
-            {**world.task, "slice_characters": 16_700},
-            run["recipe"],
-            world.data,
-            Path(run["weights_path"]),
-            [0],
-        )
+        lattice_harness.replay({**world.task, "slice_characters": 16_700}, run["recipe"], world.data, 0)
 
 
 def test_a_text_of_ones_own(tmp_path: Path) -> None:
