@@ -80,6 +80,9 @@ def test_a_join_holds_over_restarts_and_is_renewed_when_its_facts_change(open_hu
     assert len(hub.own("join")) == 2 and other.anchor != onion.anchor
     setup.ensure_join(hub, {**HELLO, "fingerprint": "cd" * 32}, "verify")
     assert [record.body.role for record in hub.own("join")] == ["research", "research", "verify"]
+    more = setup.ensure_join(hub, {**HELLO, "fingerprint": "cd" * 32}, "verify", 10**9, 10**10)[0]
+    last = hub.own("join")[-1].body
+    assert (last.verify_bytes, last.verify_ops, last.anchor) == (10**9, 10**10, more.anchor)
 
 
 def test_a_used_up_onion_is_replaced_before_its_end(open_hub: Open) -> None:

@@ -119,7 +119,7 @@ def test_a_claim_that_too_few_take_on_waits_and_says_why_until_somebody_can() ->
 def test_a_size_cannot_choose_the_judges() -> None:
     """An accomplice alone takes on so much: with less than half of the others' trust it verifies nothing."""
     world = mesh("ann", "ben", "cat", "mal", mal=HUGE + 1_000)
-    view, claim = world.absorbed("ann", "huge", source_bytes=HUGE, epochs=6)
+    _, claim = world.absorbed("ann", "huge", source_bytes=HUGE, epochs=6)
     assert claim.candidates == (world.nodes["mal"].key.public,)
     assert claim.stage == "waiting" and not claim.probes
     assert not budget.enough({b"a": 1, b"b": 1, b"c": 1}, (b"a", b"b", b"c"), (b"a",))

@@ -15,6 +15,7 @@ import trio
 from spore_borg.errors import NotFound, RemoteProtocolError
 from spore_borg.limits import PEER_QUEUE_BYTES_MAX
 from spore_borg.node import transport as transport_module
+from spore_borg.node.download import TooLarge
 from spore_borg.node.peers import Peers
 from spore_borg.node.transport import Endpoint, PeerUnreachable, TlsTransport
 from spore_borg.protocol import messages
@@ -354,7 +355,9 @@ def test_a_blob_goes_on_after_an_interruption_and_gossip_overtakes_it(tmp_path):
                 partial.write(index, blobs.read_chunk(cid, index))
             b = node(b"b", other, tmp_path, peers=[(address, a.me)])
             await nursery.start(b.run)
-            path = await b.fetch_blob(cid, [a.me], timeout_s=10)
+            with pytest.raises(TooLarge, match=f"{len(data)} bytes"):
+                await b.fetch_blob(cid, [a.me], timeout_s=10, most_bytes=len(data) - 1)
+            path = await b.fetch_blob(cid, [a.me], timeout_s=10, most_bytes=len(data))
             assert path.read_bytes() == data
             with pytest.raises(NotFound, match="borg peers"):
                 await b.fetch_blob(Cid.of(b"nobody has it"), timeout_s=0.3)
