@@ -25,7 +25,7 @@ from spore_borg.learn.errors import LearnError
 from spore_borg.learn.graph import HEADS
 from spore_borg.learn.run import Allowance
 from spore_borg.learn.shard import open_shard
-from spore_borg.learn.spike.run import Runner
+from spore_borg.learn.spike.engine import Engine
 
 OPEN_MAX = 8  # models kept open at once
 KEPT_BYTES_MAX = 400_000_000  # of one model; what is beyond is read from the disk anew for each batch
@@ -50,23 +50,28 @@ class Voice:
 class _Open:
     """An opened shard, its adapter, and what of it stays in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str) -> None:
         shard = open_shard(path)
         self.adapter: Adapter = adapter(shard.adapter, shard.model().assets)
-        self.run = Runner(shard, Allowance(KEPT_BYTES_MAX))
+        self.run = Engine(shard, Allowance(KEPT_BYTES_MAX), device=device)
 
 
 class Bank:
-    """Opened shards; the most recently used stay in memory."""
+    """Opened shards; the most recently used stay in memory.
 
-    def __init__(self) -> None:
+    Args:
+        device: ``auto`` (a card for models that are worth it), ``cpu``, ``cuda`` or ``mps``.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self._device = device
         self._open: OrderedDict[Path, _Open] = OrderedDict()
 
     def open(self, path: Path) -> _Open:
-        """An opened shard. Raises ShardError."""
+        """An opened shard. Raises ShardError; LearnError if the device is not there."""
         found = self._open.pop(path, None)
         if found is None:
-            found = _Open(path)
+            found = _Open(path, self._device)
         self._open[path] = found
         while len(self._open) > OPEN_MAX:
             self._open.popitem(last=False)

@@ -35,13 +35,14 @@ class State:
 
     Args:
         directory: what ``borg state --fetch`` wrote, or any directory of shards; those weigh the same.
+        device: ``auto`` (a card for models that are worth it), ``cpu``, ``cuda`` or ``mps``.
     Raises:
-        LearnError: there is no shard in it.
+        LearnError: there is no shard in it; when it is asked: the device is not there.
     """
 
-    def __init__(self, directory: str | PathLike[str]) -> None:
+    def __init__(self, directory: str | PathLike[str], device: str = "auto") -> None:
         self.directory = Path(directory)
-        self._bank = Bank()
+        self._bank = Bank(device)
         listed = self.directory / "state.json"
         self.members: list[Member] = _listed(listed) if listed.is_file() else _found(self.directory)
         if not self.members:

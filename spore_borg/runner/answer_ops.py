@@ -12,8 +12,11 @@ Params = dict[str, Any]
 _banks: list[Bank] = []  # one, made by the first question
 
 
-def answer(params: Params) -> dict[str, Any]:
+def answer(params: Params, device: str = "auto") -> dict[str, Any]:
     """``what shards[[cid, path, weight]] items[] options{}`` → ``answers[]``; see ``learn.answers``.
+
+    Args:
+        device: as the worker was told; ``auto`` takes a card only for models that are worth it.
 
     Raises:
         LearnError: a request of another form, or nothing that answers it.
@@ -22,7 +25,7 @@ def answer(params: Params) -> dict[str, Any]:
     from spore_borg.learn.errors import LearnError
 
     if not _banks:
-        _banks.append(Bank())
+        _banks.append(Bank(device))
     try:
         voices = [Voice(str(cid), Path(path), float(weight)) for cid, path, weight in params["shards"]]
         what, items, options = str(params["what"]), list(params["items"]), dict(params.get("options") or {})

@@ -90,7 +90,7 @@ class Worker:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.device = "cpu"
+        self.device, self.wanted = "cpu", "auto"
         self.threads = 1
         self.resource = 100
         self.niced = False
@@ -103,7 +103,7 @@ class Worker:
             "replay": self.replay,
             "trace": self.trace,
             "step_distance": self.step_distance,
-            "answer": lambda _number, params: answer_ops.answer(params),
+            "answer": lambda _number, params: answer_ops.answer(params, self.wanted),
             **{name: self.learned(op) for name, op in {**absorb_ops.OPS, **convert_ops.OPS}.items()},
         }
         self.ops |= {name: self.by_kind(op, self.ops[name]) for name, op in lattice_ops.OPS.items()}
@@ -147,7 +147,8 @@ class Worker:
         if not self.niced and 0 < increment <= 19 and hasattr(os, "nice"):
             os.nice(increment)
             self.niced = True
-        self.device = pick_device(_get(params, "device", str, "auto"))
+        self.wanted = _get(params, "device", str, "auto")
+        self.device = pick_device(self.wanted)
         torch.set_num_threads(self.threads)
         deterministic()
         if self.device == "cuda":

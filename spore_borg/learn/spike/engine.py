@@ -51,7 +51,10 @@ def pick_device(wanted: str, params_count: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How a shard's products are run: how many by events, how many in float32, and the weights of each."""
+    """How a shard's products are run: how many by events, how many in float32, and the weights of each.
+
+    A weight that several operators share is counted with each.
+    """
 
     event_layers: int
     float_layers: int
@@ -117,16 +120,15 @@ class Engine:
 
     def shares(self) -> Shares:
         """How many products run by events."""
-        driven = [layer for group in self.layers.values() for layer in group]
-        products = {
-            weight: self._shard.specs["q:" + weight].size_bytes
+        driven = [layer.in_size * layer.out_size for group in self.layers.values() for layer in group]
+        products = [
+            self._shard.specs["q:" + weight].size_bytes
             for place in self._shard.places.values()
             if place.family in ("linear", "recurrent")
             for _, weight in place.weights
             if "q:" + weight in self._shard.specs
-        }
-        weights = sum(layer.in_size * layer.out_size for layer in driven)
-        return Shares(len(driven), len(products) - len(driven), weights, sum(products.values()) - weights)
+        ]
+        return Shares(len(driven), len(products) - len(driven), sum(driven), sum(products) - sum(driven))
 
     def _handled(self, dense: Op) -> Op:
         places, quick = self._shard.places, self._quick
