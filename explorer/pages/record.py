@@ -11,7 +11,8 @@ from explorer.db import Db
 from explorer.pages.absorption import Absorption, absorption
 from explorer.pages.attested import DONE, SKIPPED, TODO, Attested, Stand, attested, claim_stands, waiting_for
 from explorer.pages.body import Signed, signed
-from explorer.pages.common import TaskBrief, filled, frame, loads_list, record_row, task_briefs
+from explorer.pages.common import TaskBrief, filled, frame, loads_dict, loads_list, record_row, task_briefs
+from explorer.pages.reading import Reading, reading
 from explorer.values import Page, RecordRow, Who
 from spore_borg.errors import NotFound
 
@@ -94,6 +95,7 @@ class Experiment:
     params_count: int
     weights: str | None
     fingerprint: str
+    reading: Reading | None  # of a lattice, where its file is here
     curve: tuple[int, ...]  # train loss, micro-nats, evenly spaced over the steps
     error: str | None
     failure: Failed | None  # what other runs crashed in the same way
@@ -168,6 +170,7 @@ def _experiment(db: Db, row: sqlite3.Row, received_ms: int | None) -> Experiment
         children_cut=len(children) > CHILDREN_MAX,
         attestations=evidence,
         waiting_for=waiting_for(queued),
+        reading=reading(db.home, row["weights"], loads_dict(row["recipe"])),
     )
 
 

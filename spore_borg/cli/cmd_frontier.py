@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spore_borg.cli import frame as cli
+
+if TYPE_CHECKING:
+    from explorer.db import Db
 
 
 @cli.command("frontier")
@@ -47,7 +51,18 @@ def value_of(frame: cli.Frame, task: str | None = None, hardware: str | None = N
             and hardware in (None, row["hardware_class"])
         ]
         value["evidence"] = {row["cid"]: reading.evidence(db, row["cid"]) for row in value["rows"]}
+        value["read"] = {row["cid"]: read_of(db, row["cid"]) for row in value["rows"]}
     return value
+
+
+def read_of(db: Db, cid: str) -> dict[str, int] | None:
+    """What the lattice of an experiment has read; None for other experiments, and where its file is not here."""
+    from explorer.pages.common import loads_dict
+    from explorer.pages.reading import reading
+
+    row = db.one("experiment", cid=cid)
+    found = None if row is None else reading(db.home, row["weights"], loads_dict(row["recipe"]))
+    return None if found is None else dataclasses.asdict(found)
 
 
 def render_fetched(value: dict[str, Any]) -> str:
@@ -92,6 +107,18 @@ def render(value: dict[str, Any]) -> str:
             for row in value["rows"]
         ],
         empty="No accepted result yet. `borg run` makes some; `borg queue` shows what waits for evidence.",
+    ) + "".join(_read_line(row, value["read"].get(row["cid"])) for row in value["rows"])
+
+
+def _read_line(row: dict[str, Any], read: dict[str, int] | None) -> str:
+    """What a lattice has seen of its text, below the table."""
+    if read is None:
+        return ""
+    from explorer import show
+
+    return (
+        f"\n{show.plain(row['task']['name'], 40)} has read {read['characters']:,} characters: about {read['runs']:,} ± "
+        f"{read['runs_error']:,} different runs of four, {read['new_runs']:,} of them new in the best result."
     )
 
 
