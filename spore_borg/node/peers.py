@@ -12,6 +12,7 @@ import secrets
 import ssl
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +93,7 @@ class Peers:
         sink: admits records.
         blobs: the blob store.
         listen: where to accept connections; None: nowhere.
+        next_free: if that port is taken, take the next one that is not.
         peers: configured (address, key or None) pairs: dialled for ever, never erased.
         advertise: host told to others; empty: the address that they see.
         transport: what carries connections; the embedded engine by default.
@@ -106,6 +108,7 @@ class Peers:
         blobs: BlobStore,
         *,
         listen: Endpoint | None = None,
+        next_free: bool = False,
         peers: Iterable[tuple[Endpoint, bytes | None]] = (),
         advertise: str = "",
         agent: str = "spore-borg",
@@ -115,6 +118,7 @@ class Peers:
     ) -> None:
         self.me = NodeId(SigningKey(seed).public)
         self.listen = listen
+        self._next_free = next_free
         self.address: Endpoint | None = None  # where we listen, once we do
         self._transport = transport if transport is not None else TlsTransport(seed)
         self._sink = sink
@@ -136,7 +140,9 @@ class Peers:
             self._nursery = nursery
             self._downloads.nursery = nursery
             if self.listen is not None:
-                self.address = await nursery.start(self._transport.serve, self.listen, self._accepted)
+                self.address = await nursery.start(
+                    partial(self._transport.serve, next_free=self._next_free), self.listen, self._accepted
+                )
                 assert self.address is not None
                 self.core.port = self.address.port
             for address, key in list(self._configured.items()):

@@ -119,7 +119,8 @@ class Node:
         assert hub.mesh is not None, "setup chose a mesh"
         self.peers = Peers(
             seed, hub.mesh, hub.log, hub, hub.blobs,
-            listen=Endpoint(config.listen_host, config.listen_port), role=config.role, agent=setup.AGENT,
+            listen=Endpoint(config.listen_host, config.listen_port), next_free=options.get("listen") is None,
+            role=config.role, agent=setup.AGENT,
         )  # fmt: skip
         self.address = (config.listen_host, config.listen_port)
         self.absorber: Absorber | None = None

@@ -10,6 +10,7 @@ from a verified certificate is its key. Spec: ``spec/30-transport.md``.
 from __future__ import annotations
 
 import datetime
+import errno
 import functools
 import hashlib
 import os
@@ -36,6 +37,7 @@ READ_BYTES = 1 << 18
 UNSENT_BYTES_MAX = 1 << 17  # kept unsent in the kernel: a small message waits behind no more than this
 HALF_OPEN_MAX = 2 * PEERS_MAX  # connections whose handshake is not done
 PORT_DEFAULT = 8471
+PORTS_TRIED = 100  # where the next free port is taken
 _AUTHORITY_SEED = hashlib.sha256(b"spore-borg: this authority vouches for nothing").digest()
 _FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _TO = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
@@ -103,6 +105,8 @@ class Transport(Protocol):
         listen: Endpoint,
         handler: Callable[[Conn], Awaitable[None]],
         task_status: Any = trio.TASK_STATUS_IGNORED,
+        *,
+        next_free: bool = False,
     ) -> None:
         """Accept connections for ever; reports the address it listens on."""
         ...
@@ -299,9 +303,13 @@ class TlsTransport:
         listen: Endpoint,
         handler: Callable[[Conn], Awaitable[None]],
         task_status: Any = trio.TASK_STATUS_IGNORED,
+        *,
+        next_free: bool = False,
     ) -> None:
         """Accept connections and run ``handler`` on each whose other end has proven its key.
 
+        Args:
+            next_free: if the port is taken, take the next one that is not.
         Raises:
             UsageError: the address cannot be listened on.
         """
@@ -331,16 +339,25 @@ class TlsTransport:
                     with trio.CancelScope(shield=True):
                         await conn.aclose()
 
-        try:
-            listeners = await trio.open_tcp_listeners(listen.port, host=listen.host or None)
-        except OSError as error:
-            raise UsageError(
-                detail=f"Cannot listen on {listen}: {_why(error)}. Choose another with --listen."
-            ) from error
+        listeners = await _listeners(listen, PORTS_TRIED if next_free and listen.port else 1)
         async with trio.open_nursery() as nursery:
             port = listeners[0].socket.getsockname()[1]
             task_status.started(Endpoint(listen.host, port))
             await trio.serve_listeners(accept, listeners, handler_nursery=nursery)
+
+
+async def _listeners(listen: Endpoint, tries: int) -> list[trio.SocketListener]:
+    """Listeners on the port, or on the first free one of ``tries`` from there. Raises UsageError."""
+    last = min(listen.port + tries - 1, 65_535)
+    for port in range(listen.port, last + 1):
+        try:
+            return await trio.open_tcp_listeners(port, host=listen.host or None)
+        except OSError as error:
+            if port == last or error.errno != errno.EADDRINUSE:
+                raise UsageError(
+                    detail=f"Cannot listen on {listen}: {_why(error)}. Choose another with --listen."
+                ) from error
+    raise AssertionError("there is a first port")
 
 
 def _why(error: BaseException) -> str:

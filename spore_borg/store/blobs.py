@@ -327,11 +327,9 @@ class Blobs:
                 yield cid, path.stat().st_size
 
     def usage(self) -> int:
-        """Bytes on the disk: whole blobs, manifests and downloads under way."""
+        """Bytes on the disk: whole blobs, manifests and downloads under way, whatever others do here meanwhile."""
         return sum(
-            (Path(root) / name).stat().st_blocks * 512
-            for root, _, names in os.walk(self.directory)
-            for name in names
+            _disk_bytes(Path(root) / name) for root, _, names in os.walk(self.directory) for name in names
         )
 
     def sweep(self) -> int:
@@ -425,6 +423,13 @@ class Partial:
             self._blobs._install(self._data, self.manifest)
         self._blobs._drop_partial(self.cid)
         return self._blobs.path(self.cid)
+
+
+def _disk_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0  # removed, or moved to its name, since the directory was listed
 
 
 def _check_size(size_bytes: int) -> None:

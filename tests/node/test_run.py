@@ -70,6 +70,21 @@ def test_a_node_whose_inviter_is_away_says_so_keeps_trying_and_can_be_stopped(tm
         node.close()
 
 
+def test_the_port_of_the_settings_gives_way_to_the_next_free_one(tmp_path: Path) -> None:
+    home = tmp_path / "n"
+    home.mkdir()
+    with listening() as taken:
+        port = taken.getsockname()[1]
+        (home / "config.toml").write_text(f"listen_port = {port}\n")
+        node = NodeProcess(home, "--no-train", "--no-explorer")
+        try:
+            started = node.wait("started")["text"]
+            assert port < int(started.rpartition(":")[2]) < port + 100
+            assert node.interrupt() in (0, 130)
+        finally:
+            node.close()
+
+
 @pytest.mark.parametrize("options", [("--listen", "127.0.0.1:{port}"), ("--join", "borg1nothing")])
 def test_what_cannot_start_says_what_to_do(tmp_path: Path, options: tuple[str, str]) -> None:
     with listening() as taken:

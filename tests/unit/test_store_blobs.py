@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,19 @@ def test_a_blob_over_the_limit_is_refused(
     with pytest.raises(BorgError, match="at most"):
         blobs.put_file(tmp_path / "big")
     assert blobs.put_bytes(b"x" * CHUNK)
+
+
+def test_what_is_counted_may_go_meanwhile(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk, gone = os.walk, blobs.put_bytes(b"removed while it is counted")
+    kept = blobs.put_bytes(b"kept")
+
+    def listed(*args: object) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(*args):  # type: ignore[call-overload]
+            blobs.remove(gone)
+            yield found
+
+    monkeypatch.setattr(blobs_module.os, "walk", listed)
+    assert blobs.usage() > 0 and blobs.has(kept) and not blobs.has(gone)
 
 
 def test_removing_frees_the_space_and_sweeping_what_was_left(blobs: Blobs, tmp_path: Path) -> None:
