@@ -144,7 +144,7 @@ def _verifying(verify: dict[str, Any] | None) -> str:
 
 def _peers(peers: list[dict[str, Any]]) -> str:
     if not peers:
-        return "none yet"
+        return "none"
     shown = [
         _short(str(peer.get("name") or "?"))
         + (f" {peer['latency_ms']:.0f} ms" if peer.get("latency_ms") is not None else "")
