@@ -58,10 +58,11 @@ def start_absorbing(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Start nodes whose suite is small and that fetch nothing; ended at the end."""
     running: list[NodeProcess] = []
 
-    def started(name: str, *options: object) -> NodeProcess:
+    def started(name: str, *options: object, settings: str = "") -> NodeProcess:
         home = tmp_path / name
-        home.mkdir(mode=0o700)
-        (home / "config.toml").write_text('suite = "small"\noffline = true\n')
+        if not home.exists():
+            home.mkdir(mode=0o700)
+            (home / "config.toml").write_text(f'suite = "small"\noffline = true\n{settings}')
         running.append(NodeProcess(home, *ABSORBING, *options))
         return running[-1]
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from spore_borg.cli import call
+from spore_borg.records.cid import Cid
 from tests.learn import models
 from tests.node.nodes import NodeProcess, eventually
 
@@ -65,3 +68,49 @@ def test_a_mesh_of_two_absorbs_verifies_and_agrees(
     code, state = borg(capsys, second.home, "state", "--all")
     assert code == 0 and {row["name"] for row in state["shards"]} == {"tiny-bert", "tiny-cnn"}
     assert first.interrupt() == second.interrupt() == 0
+
+
+def large_bert(folder: Path) -> None:
+    """A tiny BERT with an embedding of 2.2 million words: 280 MB, above what everybody verifies."""
+    models.tiny_bert(folder)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = "embeddings.word_embeddings.weight"
+    rest = 2_200_000 - tensors[name].shape[0]
+    tensors[name] = torch.cat([tensors[name], torch.zeros(rest, tensors[name].shape[1])])
+    save_file(tensors, path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 2_200_000}))
+
+
+@pytest.mark.slow
+def test_a_model_above_what_the_other_node_takes_on_waits_for_it_and_costs_nobody_trust(
+    start_absorbing: Callable[..., NodeProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large_bert(tmp_path / "large-bert")
+    first = start_absorbing("1")
+    ticket = first.wait("ticket")["ticket"]
+    second = start_absorbing("2", "--join", ticket, settings="verify_bytes_max = 0\n")
+    second.wait("joined")
+    _, value = borg(capsys, first.home, "absorb", str(tmp_path / "large-bert"), "--licence-ok")
+    cid = first.wait("published", limit_s=LIMIT_S)["cid"]
+
+    def row() -> dict[str, Any]:
+        return next((row for row in shard_rows(second.home) if row["cid"] == cid), {})
+
+    assert eventually(lambda: "Too large for the nodes that are here" in str(row().get("reason")), LIMIT_S)
+    assert eventually(lambda: row().get("verdict") is not None, LIMIT_S), row()
+    assert (row()["verdict"], row()["member"]) == ("unverified", 0), row()
+    assert not any(second.home.joinpath("blobs").rglob(Cid.parse(row()["weights"]).digest.hex())), (
+        "not fetched"
+    )
+    ledger = borg(capsys, first.home, "reputation")[1]
+    assert "no-show" not in json.dumps(ledger)
+    assert second.interrupt() == 0
+    (second.home / "config.toml").write_text(
+        'suite = "small"\noffline = true\nverify_bytes_max = 1000000000\n'
+    )
+    again = start_absorbing("2")
+    again.wait("joined")
+    assert eventually(lambda: row().get("verdict") == "confirmed", LIMIT_S), (row(), again.last_words())
+    assert first.interrupt() == again.interrupt() == 0
