@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TENSORS = 10
 COLUMNS = 1_000
 RUN_LIMIT_S = 200
+BUDGET_S = 400  # no repetition begins that would end later, were it as long as the longest before
 WEIGHTS = (1_536, 4_096, 640, 2_304, 128, 1_920, 3_072, 8_192)
 TIES_DENSITY = 0.5
 MERGEKIT = "mergekit.scripts.merge_raw_pytorch"  # its program for weights without a configuration
@@ -149,6 +150,7 @@ KINDS = {
     "copy": _copy, "torch": _plain, "mean": _ours("mean/1"), "trimmed": _ours("trimmed/1"),
     "crdt": _crdt, "crdt_state": _crdt_state, "linear": _mergekit("linear"), "ties": _mergekit("ties"),
 }  # fmt: skip
+GROUPS = (("copy", "torch", "mean", "crdt", "crdt_state", "linear"), ("trimmed", "ties"))  # what runs in turn
 MEANS = ("torch", "mean", "crdt", "crdt_state", "linear")
 THEIRS = ("linear", "ties")  # of mergekit
 IMPORTS = {
@@ -247,6 +249,29 @@ def tell(runs: dict[str, list[list[float]]]) -> None:
             emit(f"merge_{over}_over_{under}", [a[0] / b[0] for a, b in pairs])
 
 
+def in_turn(
+    kinds: list[str], runs: dict[str, list[list[float]]], python: str, folder: Path, given: argparse.Namespace,
+    began_s: float,
+) -> None:  # fmt: skip
+    """Repeat a group of merges; ``runs`` is filled. ``python`` is mergekit's interpreter."""
+    longest_s = 0.0
+    for repeat in range(given.repeats):
+        turn_s = time.monotonic()
+        if repeat and turn_s - began_s + longest_s > BUDGET_S:
+            missing(f"merge: {', '.join(kinds)}: {repeat} of {given.repeats} repetitions, for want of time")
+            return
+        for kind in list(kinds):
+            found = run(kind, python if kind in THEIRS else sys.executable, folder, given.parts)
+            if found is None:
+                kinds.remove(kind)
+            else:
+                runs[kind].append(found)
+                if kind in MEANS and not repeat:
+                    emit(f"merge_{kind}_apart", [apart(folder, kind, given.parts)])
+            (folder / f"{kind}.merged.safetensors").unlink(missing_ok=True)
+        longest_s = max(longest_s, time.monotonic() - turn_s)
+
+
 def main() -> None:
     """Print a measurement a row."""
     parser = argparse.ArgumentParser()
@@ -268,20 +293,13 @@ def main() -> None:
             f"merge: mergekit is not installed: {INSTALL.format(torch=torch.__version__.partition('+')[0])}"
         )
     runs: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="spore-borg-merge-") as name:
         folder = Path(name)
         make(folder, given.parts, given.million)
-        kinds = [kind for kind in KINDS if kind not in THEIRS or python is not None]
-        for repeat in range(given.repeats):
-            for kind in list(kinds):
-                found = run(kind, (python or "") if kind in THEIRS else sys.executable, folder, given.parts)
-                if found is None:
-                    kinds.remove(kind)
-                else:
-                    runs[kind].append(found)
-                    if kind in MEANS and not repeat:
-                        emit(f"merge_{kind}_apart", [apart(folder, kind, given.parts)])
-                (folder / f"{kind}.merged.safetensors").unlink(missing_ok=True)
+        for group in GROUPS:
+            kinds = [kind for kind in group if kind not in THEIRS or python is not None]
+            in_turn(kinds, runs, python or "", folder, given, began_s)
     tell(runs)
 
 
