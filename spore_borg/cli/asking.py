@@ -12,11 +12,16 @@ from spore_borg.errors import UsageError
 
 Item = dict[str, str]
 STDIN_LINES_MAX = 10_000
+# A text that ends so is most likely a mistyped name. No ending is here that a SMILES may have.
+FILES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".wav", ".pdf", ".txt", ".md", ".html", ".json")
 
 
 def items_of(words: Sequence[str]) -> list[Item]:
     """Texts or files from arguments; lines of stdin where there are none. Raises UsageError without any."""
     if words:
+        for word in words:
+            if word.lower().endswith(FILES) and not _is_file(word) and not any(map(str.isspace, word)):
+                cli.note(f"{cli.one_line(word)} is no file here, so it is taken as a text.")
         return [{"path": str(Path(word).absolute())} if _is_file(word) else {"text": word} for word in words]
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(detail="Give a text or a file, or pipe lines of text in.")
@@ -26,7 +31,9 @@ def items_of(words: Sequence[str]) -> list[Item]:
         raise UsageError(detail=f"stdin cannot be read as text: {error}. Give a text or a file.") from error
     found = [{"text": line} for line in lines if line.strip()]
     if not found:
-        raise UsageError(detail="There was no text on stdin.")
+        raise UsageError(
+            detail="There was no text on stdin. Give a text or a file, or pipe lines of text in."
+        )
     return found
 
 

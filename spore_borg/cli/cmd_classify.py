@@ -25,7 +25,11 @@ RATE_HZ = 16_000
     "--top", type=click.IntRange(1, 100), default=5, show_default=True, help="How many classes to show."
 )
 @click.option(
-    "--mic", "seconds", type=click.FloatRange(0.1, 60), metavar="SECONDS", help="Record from the microphone."
+    "--mic",
+    "seconds",
+    type=click.FloatRange(0.1, 60),
+    metavar="SECONDS",
+    help="Record a sound from the microphone (needs the extra mic, and PortAudio).",
 )
 def command(
     frame: cli.Frame,
@@ -42,6 +46,10 @@ def command(
     Models that know the same classes are averaged by weight; every model's own opinion is shown. A picture or sound
     for which no model has been absorbed is looked at as a file.
     """
+    if seconds is not None and (items or modality not in {None, "audio"}):
+        raise UsageError(
+            detail="--mic records the one sound to classify; give no items and no other modality."
+        )
     with tempfile.TemporaryDirectory() as scratch:
         given = [record(Path(scratch), seconds)] if seconds is not None else asking.items_of(items)
         kind = asking.modality_of(given, modality)
@@ -72,21 +80,33 @@ def _ask(
 
 
 def record(scratch: Path, seconds: float) -> asking.Item:
-    """A recording from the default microphone as a WAV file. Raises UsageError without the extra or a device."""
+    """A recording from the default microphone as a WAV file.
+
+    Raises:
+        UsageError: the extra, PortAudio or a microphone is not there, or it gives no sound.
+    """
     import wave
 
     try:
         import sounddevice
     except (ImportError, OSError) as error:
         raise UsageError(
-            detail="Recording needs an extra and PortAudio: pip install 'spore-borg[mic]', or give a WAV file."
+            detail="Recording needs an extra and PortAudio: pip install 'spore-borg[mic]' and, on Linux, the package "
+            "libportaudio2. Or give a WAV file."
         ) from error
+    try:
+        name = cli.one_line(str(sounddevice.query_devices(kind="input")["name"]))
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise UsageError(detail="This machine has no microphone. Connect one, or give a WAV file.") from error
+    cli.note(f"Records {seconds:g} s from {name}.")
     try:
         sound = sounddevice.rec(
             int(seconds * RATE_HZ), samplerate=RATE_HZ, channels=1, dtype="int16", blocking=True
         )
     except sounddevice.PortAudioError as error:
         raise UsageError(detail=f"No sound could be recorded: {error}. Give a WAV file instead.") from error
+    if not sound.any():
+        cli.note("Nothing but silence came: is the microphone muted?")
     path = scratch / "microphone.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
