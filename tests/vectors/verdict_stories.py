@@ -118,9 +118,39 @@ def absorbed_far() -> World:
     return world
 
 
+def absorbed_large() -> World:
+    """Dot takes on little: it is not drawn for a large model, which joins; a model of which only few layer groups hold
+    something is replayed in those; one above the mesh's limit is no claim; for one that is too large for most the
+    claim waits and is void; what the gate refused is offered again when the state has changed."""
+    world = AbsorbWorld(9)
+    world.populate("ann", "ben", "dot")
+    world.nodes["dot"].verify_bytes, world.nodes["dot"].kind = 0, "idle"
+    world.join(world.nodes["dot"], None)
+    world.absorb_task()
+    world.run(2)
+    world.absorbed("ann", "large", 9, source_bytes=600_000_000)
+    world.absorbed("ben", "idle", 9, gains={0: 0, 1: 0}, source_bytes=600_000_000, groups=(2, 5))
+    world.absorb("ann", "giant", source_bytes=4_000_000_000)
+    world.absorb("ann", "huge", source_bytes=2_000_000_000)
+    world.run(14)
+    world.absorbed("ann", "other", 9, source_bytes=600_000_000)
+    world.absorbed("ann", "idle", 9, source_bytes=600_000_000, groups=(2, 5))
+    return world
+
+
 STORIES: dict[str, Callable[[], World]] = {
     story.__name__: story
-    for story in (accepted, lies, accuser, unopened, solo, absorbed, absorbed_lies, absorbed_far)
+    for story in (
+        accepted,
+        lies,
+        accuser,
+        unopened,
+        solo,
+        absorbed,
+        absorbed_lies,
+        absorbed_far,
+        absorbed_large,
+    )
 }
 
 
