@@ -169,6 +169,11 @@ SETTINGS: dict[str, Setting] = {
             "Probe suite of a new mesh, on which absorbed models are measured; small is for trying out.",
             choices=("full", "small"),
         ),
+        Setting(
+            "refine_every_s", 900,
+            "Least time between two refinements or merges that nobody asked for, in seconds, and before the first; "
+            "they take a tenth of the time at most.", 0, 31_536_000,
+        ),
         Setting("offline", False, "Whether to fetch nothing from outside the mesh: no packages, no model hubs."),
     )
 }  # fmt: skip
@@ -198,6 +203,7 @@ class Config:
     verify_bytes_max: int
     verify_ops_max: int
     suite: str
+    refine_every_s: int
     offline: bool
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

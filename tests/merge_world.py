@@ -11,7 +11,7 @@ from spore_borg.policies import absorber, prover
 from spore_borg.records.cid import RAW, Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.merkle import state_digest
-from spore_borg.views import lineage
+from spore_borg.views import gate, lineage
 from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import Claim
 from tests.absorb_world import GROUPS, AbsorbWorld, Shard, losses
@@ -20,19 +20,29 @@ from tests.world import h
 ALONE = {0: 60}  # probe → gain, in noise units: no other probe whose noise could look like a loss
 
 
+def noisy(found: Sequence[int], times: int) -> tuple[int, ...]:
+    """The losses with differences between before and after that are so many times as large."""
+    said = list(found)
+    for group in range(1, gate.GROUPS):
+        for before, after in (gate.unit_blocks(group, index) for index in range(gate.UNITS)):
+            said[after] = said[before] - times * (said[before] - said[after])
+    return tuple(said)
+
+
 @dataclass
 class MergeWorld(AbsorbWorld):
     """A world whose nodes merge what they have absorbed."""
 
     def merge(
         self, author: str, inputs: Sequence[Cid], *, rule: str = "trimmed/1", base: Cid | None = None,
-        gains: Mapping[int, int] | None = None, infidelity: int = 5_000_000, lie: str = "", **change: Any,
+        gains: Mapping[int, int] | None = None, infidelity: int = 5_000_000, lie: str = "", noise: int = 1,
+        **change: Any,
     ) -> Record:  # fmt: skip
-        """Claim a toy merge; ``lie``: coordinate (the shard is of other weights than the merge gives)."""
+        """Claim a toy merge; ``lie``: coordinate (the shard is not what the merge gives); ``noise``: of the gains."""
         node, view, inputs = self.nodes[author], self.view(), tuple(sorted(inputs))
         body = view.claims[inputs[0]].body
         mark = (*inputs, rule, base)
-        true = losses((self.seed, mark), infidelity, ALONE if gains is None else gains)
+        true = noisy(losses((self.seed, mark), infidelity, ALONE if gains is None else gains), noise)
         params, tail = h("params", mark), h("tail", mark)
         redone = (*(h("chain", mark, k) for k in range(GROUPS)), state_digest(params, tail))
         shard = Shard(true, redone, redone, h("rows", mark), true, h("rows", mark), params, tail)
@@ -56,7 +66,9 @@ class MergeWorld(AbsorbWorld):
             licence="MIT", name="merged", head=body.head, modality=body.modality, rule=body.rule, steps=body.steps,
             state=told.pop("state", absorber.state_for(view, node.key.public, body.modality)), operator="merge",
             why="a test", family="CPU_TEST", fingerprint=node.fingerprint, params_count=10, layers=3,
-            sparsity_ppm=500_000, cpu_ms=1, source_bytes=sum(view.claims[cid].body.source_bytes for cid in inputs),
+            sparsity_ppm=500_000, cpu_ms=1,
+            fewer=lineage.fewer(view, inputs, view.bank.members(body.modality)),
+            source_bytes=sum(view.claims[cid].body.source_bytes for cid in inputs),
             shard_bytes=len(shard.params), ops=1_000, merge=merging,
         )  # fmt: skip
         made = absorber.claim_body(

@@ -108,7 +108,7 @@ def settings_page() -> str:
         "|---|---|---|---|",
     ]
     for setting in config.SETTINGS.values():
-        shown = {True: "true", False: "false", "": "", (): ""}.get(setting.default, str(setting.default))
+        shown = {"True": "true", "False": "false", "()": ""}.get(str(setting.default), str(setting.default))
         lines.append(f"| `{setting.name}` | {shown} | {setting.range} | {setting.help} |")
     return "\n".join(lines) + "\n"
 

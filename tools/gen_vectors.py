@@ -253,6 +253,10 @@ def commitment_vectors() -> Json:
 
 LEVEL = 1_000_000_000  # of a block's loss
 GATE: list[tuple[str, list[int], list[int], str]] = [  # name, before, before - after, word
+    ("a little worse, and less than a hundredth beyond noise", [LEVEL] * 8, [-900_000, -800_000] * 4, "even"),
+    ("noise that may hide a hundredth", [LEVEL] * 8, [-20_000_000, 18_000_000] * 4, "even"),
+    ("steady, a hundredth worse", [LEVEL] * 8, [-LEVEL // 100] * 8, "worse"),
+    ("steady, 9 thousandths worse", [LEVEL] * 8, [-9 * LEVEL // 1000] * 8, "worse"),
     ("equal blocks", [LEVEL] * 8, [0] * 8, "even"),
     ("no losses at all", [0] * 8, [0] * 8, "even"),
     ("no pairs", [], [], "unknown"),
@@ -276,12 +280,13 @@ GATE: list[tuple[str, list[int], list[int], str]] = [  # name, before, before - 
 
 
 def gate_vectors() -> Json:
-    """Losses of the compared pairs of one probe, and the word of the gate."""
+    """Losses of the compared pairs of one probe, the gate's word, and whether a harm of a hundredth is ruled out."""
     found = []
     for name, before, gain, word in GATE:
         after = [loss - less for loss, less in zip(before, gain, strict=True)]
-        _expect(name, gate.weigh(0, name, before, after).word, word)
-        found.append({"name": name, "before": before, "after": after, "word": word})
+        said = gate.weigh(0, name, before, after)
+        _expect(name, said.word, word)
+        found.append({"name": name, "before": before, "after": after, "word": word, "held": said.held})
     return found
 
 

@@ -27,13 +27,13 @@ from spore_borg.node.requests import Request, Requests
 from spore_borg.node.tasks import suite_task_body, task_spec
 from spore_borg.policies import absorber as policy
 from spore_borg.policies import merging, prover
-from spore_borg.records.bodies import Absorption, Retract
+from spore_borg.records.bodies import Absorption, Merge, Retract
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import node_name
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerRefused
-from spore_borg.views import budget, gate, terms
+from spore_borg.views import budget, gate, lineage, terms
 from spore_borg.views.verdicts import Claim
 
 Blob = Callable[[Cid], "conversions.Whole"]
@@ -43,8 +43,7 @@ CONVERT_TIMEOUT_S = 4 * 3_600.0
 TRIES_MAX = 3  # of one request that this node's death or lack of blobs interrupts
 IDLE_S = 5.0
 WORKER_IDLE_S = 120.0  # without work for so long the worker process ends
-REFINE_EVERY_S = 900.0  # at most one refinement that nobody asked for in this time
-MERGE_EVERY_S = 900.0  # … and one merge
+OWN_PARTS = 10  # at most one part in ten of the time goes into refinements and merges that nobody asked for
 TOLD_S = 1.0  # between two notes of progress on the disk
 REFINE_OPERATOR = "free-energy"
 
@@ -54,13 +53,14 @@ class Absorber:
 
     Args:
         worker: a process for this alone; blob: brings a blob here and keeps it while it is used.
-        evaluator: digest of the code that measures; refine: whether to propose refinements.
+        evaluator: digest of the code that measures; refine: whether to propose refinements and merges;
+        every_s: least time between two of them, and from the start to the first.
         offline: fetch nothing from outside the mesh; small: a new mesh's suite is small.
     """
 
     def __init__(
         self, hub: Hub, worker: Worker, blob: Blob, *, family: str, fingerprint: bytes, evaluator: bytes,
-        refine: bool = True, offline: bool = False, small: bool = False,
+        refine: bool = True, every_s: float = 900.0, offline: bool = False, small: bool = False,
     ) -> None:  # fmt: skip
         self.hub, self.worker, self.blob = hub, worker, blob
         self.family, self.fingerprint, self.evaluator, self.refine = family, fingerprint, evaluator, refine
@@ -70,7 +70,8 @@ class Absorber:
         self.cache = hub.home.work / "absorb-cache"
         self.merger = Merger(self)
         self._asked = trio.Event()
-        self._refined_s = self._merged_s = time.monotonic()
+        self._every_s = every_s
+        self._rest_until_s = time.monotonic() + every_s  # nothing that nobody asked for before
         self._failed: set[Cid | tuple[Cid, ...]] = (
             set()
         )  # own claims, bases or inputs on which work has failed here
@@ -103,24 +104,26 @@ class Absorber:
         if again is not None:
             await self._guard(again, self._measure_again(view.claims[again]))
             return True
-        if self.refine and time.monotonic() - self._refined_s > REFINE_EVERY_S:
-            base = policy.to_refine(view, self.hub.me, self.fingerprint, self._failed)
-            mine = base is not None and merging.is_my_turn(
-                view, self.hub.me, f"refine/{base}", self.fingerprint
-            )
-            if base is not None and mine:
-                self._refined_s = time.monotonic()
-                await self._guard(base, self._refine(view.claims[base]))
-                return True
-        if self.refine and time.monotonic() - self._merged_s > MERGE_EVERY_S:
-            inputs = next(
-                (one for one in merging.to_merge(view, self.hub.me) if one not in self._failed), None
-            )
-            if inputs is not None:
-                self._merged_s = time.monotonic()
-                await self._guard(inputs, self.merger.propose(inputs))
-                return True
+        if self.refine and time.monotonic() > self._rest_until_s:
+            return await self._own()
         return False
+
+    async def _own(self) -> bool:
+        """Refine or merge what nobody asked for; False if there is nothing to do."""
+        view, began_s = self.hub.view, time.monotonic()
+        me, mine = self.hub.me, self.fingerprint
+        bases = policy.to_refine(view, me, mine, self._failed)
+        base = next((one for one in bases if merging.is_my_turn(view, me, f"refine/{one}", mine)), None)
+        inputs = next((one for one in merging.to_merge(view, me) if one not in self._failed), None)
+        if inputs is not None:
+            await self._guard(inputs, self.merger.propose(inputs))
+        elif base is not None:
+            await self._guard(base, self._refine(view.claims[base]))
+        else:
+            return False
+        took_s = time.monotonic() - began_s
+        self._rest_until_s = time.monotonic() + max(self._every_s, (OWN_PARTS - 1) * took_s)
+        return True
 
     async def _guard(self, what: Cid | tuple[Cid, ...], work: Awaitable[None]) -> None:
         """Work that nobody asked for by name: what fails is told and not tried again before a restart."""
@@ -320,6 +323,7 @@ class Absorber:
             source_bytes=conversions.source_bytes(self.hub.blobs.size, source.blobs),
             shard_bytes=self.hub.blobs.size(weights), ops=int(answer["ops"]),
             base=None if base is None else base.target.cid, merge=merge,
+            fewer=0 if merge is None else lineage.fewer(self.hub.view, merge.inputs, state),
         )  # fmt: skip
         run = self._secrets(answer["losses"], answer["digests"], answer["params"], answer["tail"], state)
         opened = None if base is None or base.opening is None else base.opening.body.losses
@@ -372,10 +376,11 @@ class Absorber:
         fresh = self._secrets(losses, [d.hex() for d in run.digests], run.params.hex(), run.tail.hex(), state)
         base = conversions.base_claim(self.hub.view, body)
         opened = None if base is None or base.opening is None else base.opening.body.losses
+        fewer = lineage.fewer(self.hub.view, body.inputs, state) if isinstance(body, Merge) else 0
         root = conversions.commitments(fresh)
         again = replace(
             body, state=state, operator="measure", why="The state had moved on.",
-            outcome=policy.own_word(fresh.losses, opened),
+            outcome=policy.own_word(fresh.losses, opened, fewer),
             metric=gate.infidelity(fresh.losses, claim.task, body.modality), **root,
         )  # fmt: skip
         self._claim(again, fresh)

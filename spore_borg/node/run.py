@@ -232,7 +232,7 @@ class Node:
         return made(
             self.hub, worker, verifier.blob, family=hello["family"], fingerprint=bytes.fromhex(hello["fingerprint"]),
             evaluator=bytes.fromhex(hello["absorber"]), refine=self.config.role == "research",
-            offline=self.config.offline, small=self.config.suite == "small",
+            every_s=float(self.config.refine_every_s), offline=self.config.offline, small=self.config.suite == "small",
         )  # fmt: skip
 
     def _researcher(self, worker: Worker, hello: Mapping[str, Any], task: Task) -> Researcher:

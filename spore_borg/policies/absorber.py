@@ -14,10 +14,11 @@ from spore_borg.records import merkle
 from spore_borg.records.bodies import Absorption, Merge, Refinement, Task
 from spore_borg.records.cid import Cid
 from spore_borg.views import evidence, gate, terms, verdicts
-from spore_borg.views.bank import JOINED, STALE
+from spore_borg.views.bank import STALE
 from spore_borg.views.reduce import View
 
 PENDING_MAX = 2  # absorptions without a verdict; a node with more does not think of refinements
+ROOM = 3_000_000  # nano-(1 - cosine): nearer to its source no shard was seen to get better (conversions.md)
 EVERY_BLOCK = range(gate.BLOCKS)
 
 
@@ -35,7 +36,7 @@ class Merging:
 class Facts:
     """The describing half of an absorption: its body without commitments and outcome.
 
-    ``base`` makes it a refinement, ``merge`` a merge.
+    ``base`` makes it a refinement, ``merge`` a merge; ``fewer``: by how many members a merge makes the state smaller.
     """
 
     sources: tuple[tuple[str, Cid], ...]
@@ -60,6 +61,7 @@ class Facts:
     ops: int
     base: Cid | None = None
     merge: Merging | None = None
+    fewer: int = 0
 
 
 def claim_body(
@@ -73,11 +75,13 @@ def claim_body(
     """
     root = merkle.loss_root(run.loss_secret, list(run.losses))
     said = {
-        item.name: getattr(facts, item.name) for item in fields(facts) if item.name not in ("base", "merge")
+        item.name: getattr(facts, item.name)
+        for item in fields(facts)
+        if item.name not in ("base", "merge", "fewer")
     }
     said["why"] = clip(facts.why, WHY_BYTES)
     common = {
-        **said, "task": task_cid, "outcome": own_word(run.losses, base_losses),
+        **said, "task": task_cid, "outcome": own_word(run.losses, base_losses, facts.fewer),
         "metric": gate.infidelity(run.losses, task, facts.modality), "loss_root": root.digest, "loss_sum": root.total,
         "state_root": merkle.state_root(run.state_secret, list(run.digests)), "weights": weights, "params": run.params,
         "groups": evidence.filled(run.digests, run.tail),
@@ -87,12 +91,12 @@ def claim_body(
     return Absorption(**common) if facts.base is None else Refinement(**common, base=facts.base)
 
 
-def own_word(losses: Sequence[int], base_losses: Sequence[int] | None = None) -> str:
-    """What the gate says of all of the author's own losses: kept or discarded."""
+def own_word(losses: Sequence[int], base_losses: Sequence[int] | None = None, fewer: int = 0) -> str:
+    """What the gate says of all of the author's own losses: kept or discarded. ``fewer`` as in ``gate.decide``."""
     weighed = gate.weigh_probes(losses, EVERY_BLOCK)
     if base_losses is not None:
         weighed.append(gate.weigh_fidelity(base_losses, losses, EVERY_BLOCK))
-    return "kept" if gate.decide(weighed)[0] else "discarded"
+    return "kept" if gate.decide(weighed, fewer)[0] else "discarded"
 
 
 def salt_seed(params: bytes, state: Sequence[Cid]) -> int:
@@ -122,24 +126,24 @@ def stale(view: View, me: bytes) -> list[Cid]:
     return found
 
 
-def to_refine(view: View, me: bytes, fingerprint: bytes, skip: Container[object] = ()) -> Cid | None:
-    """A member of the state that this node may try to refine: verified, of its own fingerprint, not tried yet.
+def to_refine(view: View, me: bytes, fingerprint: bytes, skip: Container[object] = ()) -> list[Cid]:
+    """Members of the state that may be refined: verified, of this fingerprint, not tried yet, and with room.
 
-    None while absorptions wait for verification, so that refinements never hold up what somebody asked for.
+    The one with the least fidelity comes first. None while absorptions wait for verification, so that refinements
+    never hold up what somebody asked for.
 
     Args:
         skip: members whose refinement came to nothing here.
     """
     if sum(isinstance(claim.body, Absorption) for claim in view.pending) > PENDING_MAX:
-        return None
+        return []
     tried = {claim.body.base for claim in view.claims.values() if isinstance(claim.body, Refinement)}
     found = []
-    for cid, standing in view.bank.standings.items():
+    for cid in view.bank.members():
         body = view.claims[cid].body
+        assert isinstance(body, Absorption), "only absorptions are members"
         fits = body.fingerprint == fingerprint and not isinstance(body, Merge) and cid not in skip
-        if standing.word == JOINED and cid not in tried and fits:
-            mine = (
-                view.claims[cid].author == me
-            )  # one's own first; the others share what is left by their keys
-            found.append((not mine, hashlib.sha256(me + cid).digest(), cid))
-    return min(found)[2] if found else None
+        if fits and cid not in tried and body.metric >= ROOM:
+            mine = view.claims[cid].author == me
+            found.append((-body.metric, not mine, hashlib.sha256(me + cid).digest(), cid))
+    return [cid for *_, cid in sorted(found)]

@@ -97,7 +97,7 @@ class Bank:
             )
         elif not word and weigh is not None:
             weighed = weigh()
-            passed, why = decide(weighed)
+            passed, why = decide(weighed, self._fewer(body))
             word = JOINED if passed else REFUSED
         inputs = body.inputs if isinstance(body, Merge) else ()
         return self.adopt(
@@ -116,6 +116,13 @@ class Bank:
         elif standing.word == JOINED and standing.base in self.standings:
             self._replace(standing.base, standing.cid, "Its refinement")
         return standing
+
+    def _fewer(self, body: Absorption) -> int:
+        """By how many members the state gets smaller if it joins."""
+        if not isinstance(body, Merge):
+            return 0
+        members = self.members(body.modality)
+        return max(0, len(replaced(members, self._merged(members), body.inputs)) - 1)
 
     def _merged(self, members: Iterable[Cid]) -> dict[Cid, tuple[Cid, ...]]:
         """The inputs of those that are merges."""

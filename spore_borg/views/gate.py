@@ -1,6 +1,6 @@
 """Whether a shard makes the state better somewhere and worse nowhere: a paired test in whole numbers.
 
-Source: PROTOCOL §6; spec/51-absorption-and-state.md §§1, 3, 5.
+Source: PROTOCOL §6; spec/51-absorption-and-state.md §§1, 3, 5; of merges spec/52-merge.md §5.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Weighed:
         probe: its number from 0, or -1 for the fidelity of a refinement against its base; name: the same in words.
         pairs: how many were compared; gain: their sum of before - after, nano (positive is better).
         word: better, worse, even or unknown.
+        held: whether a harm of a hundredth is ruled out: what a merge that is not better must show.
     """
 
     probe: int
@@ -50,6 +51,7 @@ class Weighed:
     pairs: int
     gain: int
     word: str
+    held: bool = False
 
 
 def weigh(probe: int, name: str, before: Sequence[int], after: Sequence[int]) -> Weighed:
@@ -65,13 +67,22 @@ def weigh(probe: int, name: str, before: Sequence[int], after: Sequence[int]) ->
     count, total = len(differences), sum(differences)
     if count < PAIRS_MIN:
         return Weighed(probe, name, count, total, "unknown")
+    # What is left of a hundredth of the losses when the harm is taken off; 100 times, to stay in whole numbers.
+    margins = [GAIN_SHARE * d + one for d, one in zip(differences, before, strict=True)]
+    held = sum(margins) > 0 and beyond_noise(margins)
+    word = "even"
+    if beyond_noise(differences):
+        share = GAIN_SHARE if total > 0 else HARM_SHARE
+        if abs(total) * share >= sum(before):
+            word = "better" if total > 0 else "worse"
+    return Weighed(probe, name, count, total, word, held)
+
+
+def beyond_noise(differences: Sequence[int]) -> bool:
+    """Whether |t| > 2 for the mean of paired differences."""
+    count, total = len(differences), sum(differences)
     spread = count * sum(d * d for d in differences) - total * total
-    if total * total * (count - 1) <= T_SQUARED * spread or not total:
-        return Weighed(probe, name, count, total, "even")
-    share = GAIN_SHARE if total > 0 else HARM_SHARE
-    if abs(total) * share < sum(before):
-        return Weighed(probe, name, count, total, "even")
-    return Weighed(probe, name, count, total, "better" if total > 0 else "worse")
+    return bool(total) and total * total * (count - 1) > T_SQUARED * spread
 
 
 def weigh_probes(losses: Sequence[int], covered: Iterable[int], names: Sequence[str] = ()) -> list[Weighed]:
@@ -99,8 +110,13 @@ def weigh_fidelity(base: Sequence[int], own: Sequence[int], covered: Iterable[in
     return weigh(-1, FIDELITY, [base[block] for block in blocks], [own[block] for block in blocks])
 
 
-def decide(weighed: Sequence[Weighed]) -> tuple[bool, str]:
-    """Whether the gate lets it in, and why (not), in one sentence."""
+def decide(weighed: Sequence[Weighed], fewer: int = 0) -> tuple[bool, str]:
+    """Whether the gate lets it in, and why (not), in one sentence.
+
+    Args:
+        fewer: by how many members the state gets smaller: a merge takes the place of several. Then it need not be
+            better, but must be shown to be no worse by a hundredth anywhere.
+    """
     by_word: Mapping[str, list[str]] = {
         word: [item.name for item in weighed if item.word == word]
         for word in ("better", "worse", "even", "unknown")
@@ -109,6 +125,15 @@ def decide(weighed: Sequence[Weighed]) -> tuple[bool, str]:
         return False, f"It makes the state worse in {_list(by_word['worse'])}, so it does not join it."
     if by_word["better"]:
         return True, f"The state gets better in {_list(by_word['better'])} and worse nowhere."
+    if fewer > 0 and weighed:
+        loose = [item.name for item in weighed if not item.held]
+        if not loose:
+            models = "model" if fewer == 1 else "models"
+            return True, f"The state gets smaller by {fewer} {models} and nowhere worse by a hundredth."
+        return (
+            False,
+            f"Neither better nor shown to lose less than a hundredth in {_list(loose)}: the inputs stay.",
+        )
     if not weighed:
         return False, "No probe has its modality, so nothing shows that the state gets better by it."
     if not by_word["even"]:

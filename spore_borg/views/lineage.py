@@ -113,6 +113,11 @@ def replaced_by(view: View, inputs: Sequence[Cid], state: Sequence[Cid]) -> tupl
     return replaced(state, merges_in(view, state), inputs)
 
 
+def fewer(view: View, inputs: Sequence[Cid], state: Sequence[Cid]) -> int:
+    """By how many members a merge of these inputs makes ``state`` smaller."""
+    return max(0, len(replaced_by(view, inputs, state)) - 1)
+
+
 def outside(view: View, inputs: Sequence[Cid], state: Sequence[Cid]) -> list[Cid]:
     """The inputs that such a merge would not find in ``state``."""
     return absent(state, merges_in(view, state), inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -341,7 +342,7 @@ def test_a_verified_member_is_refined_now_and_then(
         bench.hub.blobs.put_bytes(name.encode())
     bench.hub.blobs.put_bytes(world.shards[record.cid].params)
     assert not bench.next(), "not at once"
-    bench.absorber._refined_s -= absorbing.REFINE_EVERY_S + 1
+    bench.absorber._rest_until_s = time.monotonic() - 1
     assert bench.next()
     (found,) = bench.hub.own("refinement")
     assert (found.body.base, found.body.sources, found.body.state) == (

@@ -161,15 +161,15 @@ def test_a_better_refinement_takes_its_bases_place_and_gives_it_back() -> None:
     world = mesh("ann", "ben")
     _, base = world.absorbed("ann", "minilm")
     me = world.nodes["ben"]
-    assert absorber.to_refine(world.view(), me.key.public, me.fingerprint) == base.target.cid
-    assert absorber.to_refine(world.view(), me.key.public, h("another")) is None
+    assert absorber.to_refine(world.view(), me.key.public, me.fingerprint) == [base.target.cid]
+    assert absorber.to_refine(world.view(), me.key.public, h("another")) == []
     view, claim = world.absorbed(
         "ben", "minilm", base=base.target.cid, infidelity=3_000_000, gains={0: 0, 1: 0}, steps=5
     )
     assert claim.verdict == verdicts.ACCEPTED, claim.reason
     assert view.bank.members() == (claim.target.cid,)
     assert view.bank.standings[base.target.cid].by == claim.target.cid
-    assert absorber.to_refine(view, me.key.public, me.fingerprint) == claim.target.cid
+    assert absorber.to_refine(view, me.key.public, me.fingerprint) == [claim.target.cid]
     world.write(me, bodies.Retract(target=claim.target.cid, why="never mind"))
     assert world.run(2).bank.members() == (base.target.cid,)
 

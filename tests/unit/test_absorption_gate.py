@@ -28,8 +28,19 @@ def by_fractions(before: list[int], after: list[int]) -> str:
     return "worse" if -mean >= level / 1000 else "even"
 
 
+def held_by_fractions(before: list[int], after: list[int]) -> bool:
+    """Whether mean(before - after) + mean(before) / 100 lies above 0 by more than two standard errors."""
+    count = len(before)
+    if count < gate.PAIRS_MIN:
+        return False
+    margins = [Fraction(101 * a, 100) - b for a, b in zip(before, after, strict=True)]
+    mean = sum(margins) / count
+    variance = sum((m - mean) ** 2 for m in margins) / (count - 1)
+    return mean > 0 and mean * mean * count > 4 * variance
+
+
 def test_the_integers_say_what_the_fractions_say(rng: random.Random) -> None:
-    seen = set()
+    seen, both = set(), set()
     for _ in range(2_000):
         count, shift, width = rng.randint(0, 16), rng.randint(-30, 30), rng.choice((0, 5, 40, 10**15))
         level = rng.choice((0, 100, 1_000, 20_000))
@@ -38,15 +49,21 @@ def test_the_integers_say_what_the_fractions_say(rng: random.Random) -> None:
         said = gate.weigh(0, "p", before, after)
         assert said.word == by_fractions(before, after), (before, after)
         assert (said.pairs, said.gain) == (count, sum(before) - sum(after))
+        assert said.held == held_by_fractions(before, after), (before, after)
         seen.add(said.word)
+        both.add((said.word, said.held))
+    assert {("even", True), ("even", False), ("worse", True), ("worse", False), ("better", True)} <= both
     assert seen == {"better", "worse", "even", "unknown"}
 
 
 def test_vectors_of_the_gate() -> None:
     cases = json.loads(VECTORS.read_text())
     assert {case["word"] for case in cases} == {"better", "worse", "even", "unknown"}
+    assert {case["held"] for case in cases if case["word"] == "even"} == {True, False}
     for case in cases:
-        assert gate.weigh(0, "p", case["before"], case["after"]).word == case["word"], case["name"]
+        said = gate.weigh(0, "p", case["before"], case["after"])
+        assert (said.word, said.held) == (case["word"], case["held"]), case["name"]
+        assert held_by_fractions(case["before"], case["after"]) == case["held"], case["name"]
         assert by_fractions(case["before"], case["after"]) == case["word"], case["name"]
 
 
@@ -101,6 +118,29 @@ def test_only_covered_pairs_count() -> None:
 def test_better_somewhere_and_worse_nowhere(words: list[str], passes: bool, said: str) -> None:
     weighed = [gate.Weighed(i, "ab"[i], 8, 0, word) for i, word in enumerate(words)]
     decided, why = gate.decide(weighed)
+    assert decided is passes and said in why
+
+
+@pytest.mark.parametrize(
+    ("words", "held", "fewer", "passes", "said"),
+    [
+        (["even", "even"], [True, True], 1, True, "gets smaller by 1 model and nowhere worse"),
+        (["even", "even"], [True, True], 0, False, "no probe beyond the noise"),
+        (["even", "even"], [True, False], 2, False, "less than a hundredth in b"),
+        (["even", "unknown"], [True, False], 2, False, "less than a hundredth in b"),
+        (["even", "worse"], [True, True], 3, False, "worse in b"),
+        (["better", "even"], [True, False], 0, True, "gets better in a"),
+        ([], [], 1, False, "No probe has its modality"),
+    ],
+)
+def test_what_makes_the_state_smaller_must_show_that_it_does_no_harm(
+    words: list[str], held: list[bool], fewer: int, passes: bool, said: str
+) -> None:
+    weighed = [
+        gate.Weighed(i, "ab"[i], 8, 0, word, kept)
+        for i, (word, kept) in enumerate(zip(words, held, strict=True))
+    ]
+    decided, why = gate.decide(weighed, fewer)
     assert decided is passes and said in why
 
 

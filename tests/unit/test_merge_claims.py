@@ -45,6 +45,26 @@ def test_the_inputs_stay_if_the_merge_loses_to_them() -> None:
     assert "worse in sts" in view.bank.standings[claim.target.cid].why
 
 
+def test_a_merge_that_is_as_good_makes_the_state_smaller() -> None:
+    world, inputs = lineage_of("one", "two")
+    view, claim = world.merged("ben", inputs, gains={0: 1})
+    assert claim.verdict == verdicts.ACCEPTED and claim.body.outcome == "kept", claim.reason
+    standing = view.bank.standings[claim.target.cid]
+    assert view.bank.members() == (claim.target.cid,)
+    assert standing.why == "The state gets smaller by 1 model and nowhere worse by a hundredth."
+    again, other = world.merged("ben", inputs, gains={0: 1}, rule="mean/1")
+    assert again.bank.members() == (claim.target.cid,), "one for one is not smaller, and no better"
+    assert "no probe beyond the noise" in again.bank.standings[other.target.cid].why
+
+
+def test_a_merge_whose_harm_hides_in_noise_leaves_the_inputs() -> None:
+    world, inputs = lineage_of("one", "two", seed=4)
+    view, claim = world.merged("ben", inputs, gains={0: 0}, noise=20)
+    assert claim.verdict == verdicts.ACCEPTED and claim.body.outcome == "discarded", claim.reason
+    assert view.bank.members() == tuple(sorted(inputs))
+    assert "the inputs stay" in view.bank.standings[claim.target.cid].why
+
+
 def test_a_merge_of_one_more_takes_the_place_of_the_merge_before() -> None:
     world, inputs = lineage_of("one", "two", "three")
     _, small = world.merged("ann", inputs[:2])
@@ -114,7 +134,7 @@ def test_a_merge_is_merged_again_by_its_inputs_and_refined_by_nobody() -> None:
     view, claim = world.merged("ann", inputs[:2])
     assert "is a merge itself" in lineage.lineage_fault(view, [claim.target.cid, inputs[2]], None)
     me = world.nodes["ben"]
-    assert absorber.to_refine(view, me.key.public, me.fingerprint) == inputs[2]
+    assert absorber.to_refine(view, me.key.public, me.fingerprint) == [inputs[2]]
 
 
 def test_one_merge_is_claimed_once_and_another_rule_is_another() -> None:
