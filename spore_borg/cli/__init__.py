@@ -55,7 +55,8 @@ COMMANDS = {
     cls=LazyGroup,
     table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`borg run` with nothing configured makes an identity and a mesh of its own and starts.",
+    epilog="`borg run` with nothing configured makes an identity and a mesh of its own and starts.\n\n"
+    'Tab completion, in bash: eval "$(_BORG_COMPLETE=bash_source borg)" (or zsh_source, fish_source).',
 )
 @click.option(
     "--home", metavar="DIR", envvar="SPORE_BORG_HOME", help="The node's directory  [env: SPORE_BORG_HOME]."

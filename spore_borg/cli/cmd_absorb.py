@@ -20,17 +20,26 @@ RULES = ("few-spike/1", "rate/1")
 @cli.command("absorb")
 @click.argument("source", metavar="SOURCE")
 @click.option(
-    "--steps", type=click.IntRange(1, 32), default=5, show_default=True, help="Time steps T of the code."
+    "--steps",
+    metavar="T",
+    type=click.IntRange(1, 32),
+    default=5,
+    show_default=True,
+    help="Time steps T of the code.",
 )
 @click.option("--rule", type=click.Choice(RULES), default=RULES[0], show_default=True, help="Spike code.")
 @click.option(
     "--licence-ok", is_flag=True, help="Absorb it though its files name no licence: you have read its terms."
 )
 @click.option("--wait", is_flag=True, help="Wait for the mesh's verdict as well.")
-@click.option("--local", is_flag=True, help="Convert without a mesh; write the shard and a report to --out.")
+@click.option(
+    "--local", is_flag=True, help="Convert without a mesh; write the shard and a report to --output."
+)
 @click.option(
     "-o",
+    "--output",
     "--out",
+    "out",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where --local writes.",
@@ -52,7 +61,7 @@ def command(
     the wish is kept for the next `borg run`. Exit code 1: the mesh has this model already, or it cannot be absorbed.
     """
     if local != (out is not None):
-        raise click.UsageError("--local and --out DIR belong together.")
+        raise click.UsageError("--local and --output DIR belong together.")
     if out is not None:
         from spore_borg.node import absorb_local
 

@@ -14,13 +14,19 @@ from spore_borg.errors import NotFound
 @cli.command("ask")
 @click.argument("question", nargs=-1, required=True)
 @click.option(
-    "--count", type=click.IntRange(1, 50), default=3, show_default=True, help="How many passages to show."
+    "--count",
+    metavar="N",
+    type=click.IntRange(1, 50),
+    default=3,
+    show_default=True,
+    help="How many passages to show.",
 )
 @click.option(
     "--complete", is_flag=True, help="Let a language model go on from the question and the best passage."
 )
 @click.option(
     "--max-tokens",
+    metavar="N",
     type=click.IntRange(1, 2_048),
     default=80,
     show_default=True,

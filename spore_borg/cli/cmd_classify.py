@@ -22,7 +22,12 @@ RATE_HZ = 16_000
     "--modality", type=click.Choice(["text", "smiles", "image", "audio", "bytes"]), help="What the items are."
 )
 @click.option(
-    "--top", type=click.IntRange(1, 100), default=5, show_default=True, help="How many classes to show."
+    "--top",
+    metavar="N",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="How many classes to show.",
 )
 @click.option(
     "--mic",
@@ -41,7 +46,7 @@ def command(
 ) -> None:
     """What texts, pictures, sounds or files are.
 
-    Pictures are PNG or JPEG, sounds WAV.
+    Pictures are PNG or JPEG, sounds WAV. Without arguments it reads lines from stdin.
 
     Models that know the same classes are averaged by weight; every model's own opinion is shown. A picture or sound
     for which no model has been absorbed is looked at as a file.

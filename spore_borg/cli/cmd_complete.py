@@ -15,18 +15,31 @@ from spore_borg.cli import frame as cli
 @click.option("--model", metavar="NAME", help="Only this model (name or id).")
 @click.option("--modality", type=click.Choice(["text", "smiles"]), help="What the text is.")
 @click.option(
-    "--max-tokens", type=click.IntRange(1, 2_048), default=80, show_default=True, help="At most so many."
+    "--max-tokens",
+    metavar="N",
+    type=click.IntRange(1, 2_048),
+    default=80,
+    show_default=True,
+    help="At most so many.",
 )
 @click.option(
     "--temperature",
+    metavar="X",
     type=click.FloatRange(0, 5),
     default=0.5,
     show_default=True,
     help="0: always the likeliest.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text.")
 @click.option(
-    "--top", type=click.IntRange(1, 50), default=5, show_default=True, help="Guesses shown for each [MASK]."
+    "--seed", metavar="N", type=int, default=0, show_default=True, help="The same seed gives the same text."
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(1, 50),
+    default=5,
+    show_default=True,
+    help="Guesses shown for each [MASK].",
 )
 def command(
     frame: cli.Frame, prompt: tuple[str, ...], model: str | None, modality: str | None, max_tokens: int,

@@ -14,11 +14,20 @@ from spore_borg.cli import frame as cli
 @click.option(
     "--absorb-cheats", is_flag=True, help="Absorb models instead: one honest node, and four that lie."
 )
-@click.option("--nodes", type=click.IntRange(2, 16), default=3, show_default=True, help="Honest nodes.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=1), default=300, show_default=True, help="Stop after this long."
+    "--nodes", metavar="N", type=click.IntRange(2, 16), default=3, show_default=True, help="Honest nodes."
 )
-@click.option("--explorer-port", type=click.IntRange(0, 65_535), help="Port of the explorer's pages.")
+@click.option(
+    "--seconds",
+    metavar="N",
+    type=click.FloatRange(min=1),
+    default=300,
+    show_default=True,
+    help="Stop after N seconds.",
+)
+@click.option(
+    "--explorer-port", metavar="PORT", type=click.IntRange(0, 65_535), help="Port of the explorer's pages."
+)
 def command(frame: cli.Frame, **options: Any) -> None:
     """Show the mesh at work on this machine: several nodes, the task pico, epochs of seconds."""
     from spore_borg.node import demo

@@ -20,7 +20,12 @@ class CannotServe(BorgError):
     "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to serve on."
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8470, show_default=True, help="Port to serve on."
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65_535),
+    default=8470,
+    show_default=True,
+    help="Port to serve on.",
 )
 @click.option("--bind", metavar="ADDRESS[:PORT]", help="Both in one, in place of --host and --port.")
 @click.option("--next-free", is_flag=True, help="Take the next free port if this one is taken.")
@@ -43,6 +48,7 @@ class CannotServe(BorgError):
 )
 @click.option(
     "--records",
+    metavar="N",
     type=click.IntRange(0, 100_000),
     default=500,
     show_default=True,

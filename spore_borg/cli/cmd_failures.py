@@ -13,7 +13,7 @@ from spore_borg.cli import frame as cli
 @click.argument("words", nargs=-1)
 @click.option("--most", is_flag=True, help="Those with the most runs first, instead of the newest.")
 @click.option(
-    "--next", "key", metavar="KEY", help="Go on after this key, as the end of the list before gives it."
+    "--after", "key", metavar="KEY", help="Go on after this key, as the end of the list before gives it."
 )
 def command(frame: cli.Frame, words: tuple[str, ...], most: bool, key: str | None) -> None:
     """Failure signatures: crashed runs by what their error says, with what they share and what fixed them.
@@ -55,7 +55,7 @@ def render(value: dict[str, Any]) -> str:
         empty="No failure has all of these words." if value["q"] else "No run has crashed yet.",
     )
     if value["next"] is not None:
-        text += f"\nmore: --next {value['next']}"
+        text += f"\nmore: --after {value['next']}"
     return text
 
 
@@ -85,4 +85,4 @@ def render_one(value: dict[str, Any]) -> str:
         for run in value["runs"]
     ]
     text = "\n".join(lines) + "\n" + cli.table(["record", "change", "author", "fixed by"], rows)
-    return text + (f"\nmore: --next {value['before']}" if value["before"] is not None else "")
+    return text + (f"\nmore: --after {value['before']}" if value["before"] is not None else "")

@@ -13,7 +13,13 @@ ROWS_MAX = 50  # the rows of one of the explorer's pages
 
 @cli.command("log")
 @click.option(
-    "-n", "--limit", type=click.IntRange(1, ROWS_MAX), default=20, show_default=True, help="How many."
+    "-n",
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, ROWS_MAX),
+    default=20,
+    show_default=True,
+    help="How many.",
 )
 @click.option("--kind", default="all", help="Only this kind, for example experiment or attest_reveal.")
 @click.option("--task", metavar="NAME", help="Only experiments on this task (name or id).")

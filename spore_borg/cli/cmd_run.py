@@ -38,10 +38,22 @@ def host_port(
 @click.option(
     "--resource", metavar="PERCENT", type=click.IntRange(1, 100), help="Share of this machine to use."
 )
-@click.option("--epoch-ms", type=click.IntRange(200, 86_400_000), help="Epoch length of a new mesh, in ms.")
-@click.option("--listen", metavar="HOST:PORT", callback=host_port, help="Where peers may connect.")
+@click.option(
+    "--epoch-ms",
+    metavar="MS",
+    type=click.IntRange(200, 86_400_000),
+    help="Epoch length of a new mesh, in milliseconds.",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    callback=host_port,
+    help="Where peers may connect; without it, port 8471 or the next free one of this machine alone.",
+)
 @click.option("--connect", metavar="ADDRESS", multiple=True, help="Dial this peer (may be given again).")
-@click.option("--explorer-port", type=click.IntRange(0, 65_535), help="Port of the explorer's pages.")
+@click.option(
+    "--explorer-port", metavar="PORT", type=click.IntRange(0, 65_535), help="Port of the explorer's pages."
+)
 @click.option("--no-explorer", is_flag=True, help="Serve no pages.")
 @click.option("--name", metavar="TEXT", help="Display name of this node; nobody checks it.")
 @click.option("--experiments", metavar="N", type=click.IntRange(min=0), help="Stop after N own experiments.")

@@ -43,4 +43,4 @@ def test_one_signature_shows_its_runs(borg: Borg, garden: Path) -> None:
 def test_what_is_not_there_is_said(borg: Borg, garden: Path) -> None:
     assert "No failure has all of these words" in borg("--home", garden, "failures", "zebra").out
     assert borg("--home", garden, "failures", "ffffffffffff").code == 4
-    assert borg("--home", garden, "failures", "--next", "x").code == 2
+    assert borg("--home", garden, "failures", "--after", "x").code == 2
