@@ -15,6 +15,7 @@ APART = frozenset(
     (
         "__init__.py", "digest.py", "sources", "suite_data.py", "suite_files.py",
         "answers.py", "local.py", "items.py", "spike/events.py", "spike/quick.py", "spike/engine.py",
+        "spike/windows.py",
         "state.py", "crdt.py",
     )
 )  # fmt: skip

@@ -181,3 +181,65 @@ def test_every_place_of_the_graph_is_still_named(made: tuple[Model, Shard, Feeds
         Engine(replace(shard, places={}), Allowance(0), device="abacus")
     outputs = Engine(shard, Allowance(0), events=True)(feeds[0])
     assert set(outputs) == set(shard.graph.outputs)
+
+
+def one_layer(
+    node: Node, w: dict[str, torch.Tensor], x: torch.Tensor, path: Path, *more: Node
+) -> tuple[Shard, Engine]:
+    port = Port("x", "int64" if x.dtype == torch.int64 else "float32", (None,) * x.dim())
+    graph = Graph((port,), ("y",), (*more, node))
+    model = Model(graph, MemoryWeights(w), {}, {}, Info("a", "b", "MIT", "embedder", "text", "c", 1))
+    shard = convert(model, [{"x": x}], steps=6, out=path)
+    return shard, Engine(shard, Allowance(1 << 28), device="cpu", events=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "attrs"),
+    [
+        ((3, 40, 31), (5,), {}),
+        ((2, 40, 30), (3,), {"pads": (2, 1), "strides": (2,), "dilations": (3,)}),
+        ((2, 40, 9, 8), (3, 2), {"strides": (1, 3)}),
+        ((2, 40, 9, 8), (3, 3), {"auto_pad": "SAME_UPPER"}),
+        ((1, 40, 4, 5, 6), (2, 2, 2), {}),
+    ],
+)
+def test_convolutions(
+    shape: tuple[int, ...], kernel: tuple[int, ...], attrs: dict[str, object], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(engines, "WINDOW_WEIGHTS_MIN", 1)
+    g = torch.Generator().manual_seed(len(shape))
+    w = {"w": torch.randn(20, 40, *kernel, generator=g) / 9, "b": torch.randn(20, generator=g)}
+    x = torch.randn(shape, generator=g) * (torch.rand(1, 40, *[1] * len(kernel), generator=g) + 0.1)
+    shard, engine = one_layer(Node("Conv", "c", ("x", "w", "b"), ("y",), attrs), w, x, tmp_path / "a")  # type: ignore[arg-type]
+    if "z:c.0" in shard.specs and attrs.get("pads", attrs.get("auto_pad")):
+        assert not engine.windows
+        return
+    assert set(engine.windows) == {"c"} and engine.shares().float_layers == 0
+    found, expected = engine({"x": x})["y"], Runner(shard, Allowance(0))({"x": x})["y"]
+    assert found.shape == expected.shape
+    layer = engine.windows["c"].layer
+    most = float(layer.bound().max()) * layer.in_size * layer.levels
+    assert float((found - expected).abs().max()) <= most + 1e-4 < 0.02
+    with pytest.raises(LearnError):
+        engine({"x": x[:, :7]})
+    with pytest.raises(LearnError):
+        engine({"x": x[..., :1]} if kernel[-1] > 1 and "auto_pad" not in attrs else {"x": x[0]})
+
+
+def test_one_hot_rows_are_events(tmp_path: Path) -> None:
+    g = torch.Generator().manual_seed(8)
+    w = {"w": torch.randn(30, 8, generator=g), "all": torch.arange(30)}
+    nodes = (Node("Equal", "e", ("x", "all"), ("e",)), Node("Cast", "f", ("e",), ("f",), {"to": 1}))
+    x = torch.randint(0, 33, (4, 9, 1), generator=g)  # what is over 29 is a row of noes
+    shard, engine = one_layer(Node("MatMul", "m", ("f", "w"), ("y",)), w, x, tmp_path / "a", *nodes)
+    assert set(engine.flags) == {"m"}
+    found, expected = engine({"x": x})["y"], Runner(shard, Allowance(0))({"x": x})["y"]
+    assert torch.allclose(found, expected, atol=1e-5)
+    layer = engine.flags["m"]
+    for share in (0.0, 0.05, 0.9):
+        flags = torch.rand(50, 30, generator=g) < share
+        dense = layer.constant + flags.float() @ layer.rows
+        assert torch.allclose(layer(flags), dense, atol=1e-4)
+    with pytest.raises(LearnError):
+        engine({"x": torch.zeros(2, 30, 30, dtype=torch.int64)[..., :7]})

@@ -22,13 +22,20 @@ from spore_borg.learn.ops import DENSE
 from spore_borg.learn.ops.base import Op
 from spore_borg.learn.run import Allowance, KeptWeights, run
 from spore_borg.learn.shard import Shard
-from spore_borg.learn.spike.events import EventLayer, layer_of, machine
+from spore_borg.learn.spike.events import EventLayer, FlagLayer, layer_of, machine
 from spore_borg.learn.spike.ops import Inputs
 from spore_borg.learn.spike.plan import Place
 from spore_borg.learn.spike.quick import Quick
+from spore_borg.learn.spike.windows import WindowLayer, window_layer_of
 
 EVENTS = "SpikeProduct"  # the operator that stands for one product, or for several of one value
+FLAGS = "SpikeRows"  # the operator that stands for a product of yes and no
+WINDOWS = "SpikeWindows"  # the operator that stands for a convolution
+YES_OR_NO = frozenset(
+    ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor")
+)
 DEVICES = ("auto", "cpu", "cuda", "mps")
+WINDOW_WEIGHTS_MIN = 1 << 17  # of a convolution, whose windows must be unfolded
 WEIGHTS_MIN = 1 << 15  # of a product of whole numbers; smaller ones are over before their codes are converted
 CARD_WEIGHTS_MIN = 1_000_000  # smaller models are answered sooner here than they are sent to a card
 
@@ -101,13 +108,19 @@ class Engine:
         self.layers: dict[str, tuple[EventLayer, ...]] = {}
         if events is None:
             events = self.device == "cpu" and shard.code.levels <= 127 and machine().int8_pays
-        self._graph = _driven(shard, self.layers, allowance) if events else shard.graph
+        self.flags: dict[str, FlagLayer] = {}
+        self.windows: dict[str, WindowLayer] = {}
+        graph = _by_flags(shard, shard.graph, self.flags) if self.device == "cpu" else shard.graph
+        self._graph = graph
+        if events:
+            graph = _by_windows(shard, graph, self.windows, allowance)
+            self._graph = _driven(shard, graph, self.layers, allowance)
         weights: Weights = shard.weights()
         if self.device != "cpu":
             weights = _OnDevice(weights, self.device)
         self._weights = KeptWeights(weights, allowance)
         self._ops = {name: self._handled(dense) for name, dense in DENSE.items()}
-        self._ops[EVENTS] = self._products
+        self._ops |= {EVENTS: self._products, FLAGS: self._rows, WINDOWS: self._unfolded}
 
     def __call__(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A tensor for every port of the graph → the graph's outputs by name, on the host.
@@ -120,7 +133,10 @@ class Engine:
 
     def shares(self) -> Shares:
         """How many products run by events."""
-        driven = [layer.in_size * layer.out_size for group in self.layers.values() for layer in group]
+        events = [layer for group in self.layers.values() for layer in group]
+        events += [layer.layer for layer in self.windows.values()]
+        driven = [layer.in_size * layer.out_size for layer in events]
+        driven += [layer.rows.numel() for layer in self.flags.values()]
         products = [
             self._shard.specs["q:" + weight].size_bytes
             for place in self._shard.places.values()
@@ -136,6 +152,9 @@ class Engine:
 
         def answer(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
             place = places[node.name]
+            if place.family == "product":
+                given = quick.product(place, inputs)
+                return dense(node, inputs if given is None else given)
             handler = _HANDLERS.get(place.family)
             found = None if handler is None else handler(quick, place, inputs)
             return simulated(node, inputs) if found is None else found
@@ -150,6 +169,20 @@ class Engine:
         rows = x.reshape(-1, layers[0].in_size)
         k = layers[0].code(rows)
         return tuple(layer.apply(k).view(*x.shape[:-1], layer.out_size) for layer in layers)
+
+    def _unfolded(self, node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
+        x = inputs[0]
+        assert x is not None
+        return (self.windows[node.name](x),)
+
+    def _rows(self, node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
+        x, layer = inputs[0], self.flags[node.name]
+        assert x is not None
+        if x.shape[-1] != layer.in_size or x.dtype != torch.bool:
+            raise ShardError(
+                f"{node.name[:80]!r} takes {layer.in_size} flags, not {list(x.shape)} {x.dtype}."
+            )
+        return (layer(x.reshape(-1, layer.in_size)).view(*x.shape[:-1], layer.out_size),)
 
 
 def _softmax(quick: Quick, place: Place, inputs: Inputs) -> tuple[Tensor, ...] | None:
@@ -183,14 +216,59 @@ _HANDLERS: Mapping[str, Callable[[Quick, Place, Inputs], tuple[Tensor, ...] | No
 # ---- rewriting the graph
 
 
-def _driven(shard: Shard, layers: dict[str, tuple[EventLayer, ...]], allowance: Allowance) -> Graph:
+def _by_flags(shard: Shard, graph: Graph, layers: dict[str, FlagLayer]) -> Graph:
+    """The graph with products of yes and no, which are put into ``layers``, without the numbers made of them."""
+    maker = {name: node for node in graph.nodes for name in node.outputs}
+    users, nodes = _users(graph), {node.name: node for node in graph.nodes}
+    for node in graph.nodes:
+        place, cast = shard.places[node.name], maker.get(node.inputs[0]) if node.inputs else None
+        if node.op != "MatMul" or place.family != "linear" or place.coded != (0,) or cast is None:
+            continue
+        flags = maker.get(cast.inputs[0]) if cast.op == "Cast" and cast.attrs.get("to") == 1 else None
+        key, weight = f"{node.name}.0", place.weights[0][1] if place.weights else ""
+        if flags is None or flags.op not in YES_OR_NO or node.inputs[1] != weight:
+            continue
+        matrix, s = shard.weights().load(weight), shard.tensor("t:" + key)
+        if matrix.dim() != 2 or s.numel() not in (1, len(matrix)):
+            continue
+        z = shard.tensor("z:" + key) if "z:" + key in shard.specs else None
+        layers[node.name] = FlagLayer(matrix, s, levels=shard.code.levels, z=z, bias=None)
+        nodes[node.name] = Node(FLAGS, node.name, (cast.inputs[0],), node.outputs)
+        if users[node.inputs[0]] == [node] and node.inputs[0] not in graph.outputs:
+            del nodes[cast.name]
+    return replace(graph, nodes=tuple(nodes.values()))
+
+
+def _by_windows(shard: Shard, graph: Graph, layers: dict[str, WindowLayer], allowance: Allowance) -> Graph:
+    """The graph with event-driven convolutions, which are put into ``layers`` by the name of their operator."""
+    nodes = []
+    for node in graph.nodes:
+        nodes.append(node)
+        weight = shard.places[node.name].weights
+        spec = shard.specs.get("q:" + weight[0][1]) if weight else None
+        if node.op != "Conv" or spec is None or spec.size_bytes < WINDOW_WEIGHTS_MIN:
+            continue
+        try:
+            layer = window_layer_of(shard, node)
+        except ShardError:
+            continue  # this convolution has no event-driven form; it stays as it is
+        if layer.layer.size_bytes <= allowance.left_bytes:
+            allowance.left_bytes -= layer.layer.size_bytes
+            layers[node.name] = layer
+            nodes[-1] = Node(WINDOWS, node.name, (node.inputs[0],), node.outputs)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _driven(
+    shard: Shard, graph: Graph, layers: dict[str, tuple[EventLayer, ...]], allowance: Allowance
+) -> Graph:
     """The graph with event-driven products, which are put into ``layers`` by the name of their operator."""
-    graph, weights = shard.graph, set(shard.graph.weight_names())
+    weights = set(shard.graph.weight_names())
     users = _users(graph)
     nodes: list[Node | None] = list(graph.nodes)
     number = {node.name: index for index, node in enumerate(graph.nodes)}
     for index, node in enumerate(graph.nodes):
-        if not _eligible(shard, node):
+        if node.op in (FLAGS, WINDOWS) or not _eligible(shard, node):
             continue
         added = _bias_after(shard, node, users, weights)
         try:

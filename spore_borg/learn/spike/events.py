@@ -36,6 +36,7 @@ CSR_COST = 30  # of one weight in CSR, in weights of the dense product
 ROWS_AT_ONCE = 128  # codes and sums of so many rows stay in a core's second cache
 EVENT_ROWS_MAX = 16  # in larger batches hardly a channel is silent for all rows
 EVENT_WEIGHTS_MIN = 1 << 18  # below, finding the silent channels costs more than reading their weights
+FLAG_COST = 8  # of one row that is added, in flags of the dense product
 MEASURED_SIZE = 1_024
 PAYS_FROM = 3.0  # times faster than float32, from where two int8 products and their sums pay
 
@@ -207,6 +208,36 @@ class EventLayer:
             return sums
         coarse, fine = sums[:, : self.out_size], sums[:, self.out_size :]
         return torch.add(fine, coarse, alpha=self.base)
+
+
+class FlagLayer:
+    """One product whose inputs are yes or no (one-hot rows, say): every yes is an event that adds a weight row.
+
+    Args:
+        weight: float32 [in, out]. s: thresholds, float32 [in] or one. z: offsets or None. bias: float32 [out] or None.
+        levels: the largest code.
+    """
+
+    def __init__(
+        self, weight: Tensor, s: Tensor, *, levels: int, z: Tensor | None, bias: Tensor | None
+    ) -> None:
+        self.in_size, self.out_size = weight.shape
+        s = s.reshape(-1).double()
+        offset = torch.zeros(1, dtype=torch.float64) if z is None else z.reshape(-1).double()
+        no, yes = (((value - offset) / s).round().clamp(-levels, levels) * s + offset for value in (0.0, 1.0))
+        whole = weight.double()
+        self.rows = (whole * (yes - no).expand(self.in_size)[:, None]).to(torch.float32)
+        constant = (no.expand(self.in_size)[:, None] * whole).sum(0)
+        self.constant = (constant if bias is None else constant + bias.reshape(-1).double()).to(torch.float32)
+
+    def __call__(self, flags: Tensor) -> Tensor:
+        """bool [b, in] → outputs [b, out], float32."""
+        batch, channel = flags.nonzero(as_tuple=True)
+        if len(channel) * FLAG_COST > flags.numel():
+            return torch.addmm(self.constant, flags.to(torch.float32), self.rows)
+        counts = torch.bincount(batch, minlength=len(flags))
+        sums = torch.nn.functional.embedding_bag(channel, self.rows, counts.cumsum(0) - counts, mode="sum")
+        return sums.add_(self.constant)
 
 
 def _folded(q: Tensor, s: Tensor, levels: int) -> tuple[int, list[Tensor], Tensor]:

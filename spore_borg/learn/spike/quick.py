@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spore_borg.learn.spike.calibrate import FLAT
+from spore_borg.learn.spike.codes import MANTISSA_BITS
 from spore_borg.learn.spike.ops import EXP_RANGE, Inputs, Spiking
 from spore_borg.learn.spike.plan import STATE_INPUT, Place
 
@@ -24,8 +25,12 @@ SILENT_BELOW = 1.13e-7  # a little over exp(-EXP_RANGE): the last level of a sof
 
 def coded(x: Tensor, inverse: Tensor | float, s: Tensor | float, levels: int) -> Tensor:
     """x after a code: s * clamp(round(x / s)), in one buffer; NaN becomes 0."""
-    k = torch.mul(x, inverse).nan_to_num_(nan=0.0)
-    return k.round_().clamp_(-levels, levels).mul_(s)
+    return whole(x, inverse, levels).mul_(s)
+
+
+def whole(x: Tensor, inverse: Tensor | float, levels: int) -> Tensor:
+    """The codes clamp(round(x / s)) as float32; NaN becomes 0."""
+    return torch.mul(x, inverse).nan_to_num_(nan=0.0).round_().clamp_(-levels, levels)
 
 
 class Quick(Spiking):
@@ -62,6 +67,26 @@ class Quick(Spiking):
         """An input after two bases with the shard's threshold."""
         inverse, s, _ = self.ready(f"{place.node.name}.{number}", x)
         return coded(x, inverse, s, self.code.fine_levels)
+
+    def scaled(self, place: Place, x: Tensor) -> Tensor:
+        """Values shifted to a mantissa of [1/2, 1) in size, coded in two bases, shifted back."""
+        kept = (self.code.fine_levels + 1).bit_length() - 1
+        if x.dtype != torch.float32 or self.code.fine_levels + 1 != 1 << kept or kept > MANTISSA_BITS:
+            return self.code.mantissas(x)
+        # As ``Code.mantissas``; a mantissa that rounds to 1 does so here, and numbers near 0 and infinity go along.
+        below = 1 << (24 - kept)
+        return (x.contiguous().view(torch.int32) + (below >> 1)).bitwise_and_(-below).view(torch.float32)
+
+    def product(self, place: Place, inputs: Inputs) -> Inputs | None:
+        """The operands after their codes, one that meets itself coded once; None where one is no activation."""
+        given = list(inputs)
+        for number in place.scaled:
+            x = inputs[number]
+            if x is None or not x.is_floating_point():
+                return None
+            same = next((n for n in place.scaled if n < number and inputs[n] is x), None)
+            given[number] = self.scaled(place, x) if same is None else given[same]
+        return given
 
     def softmax(self, place: Place, x: Tensor, axis: int) -> Tensor:
         """Winner takes all, then one constant per spike; a row that is masked altogether is zeros."""
