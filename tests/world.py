@@ -61,7 +61,7 @@ class SimNode:
     kind: str = "honest"
     fingerprint: bytes = b"F" * 32
     verify_bytes: int = 10**9  # what it takes on, as its join says
-    verify_ops: int = 16 * 10**9
+    verify_ops: int = 4 * 10**9
     onion_values: onion.Onion = field(init=False)
     key: keys.SigningKey = field(init=False)
     seq: int = 0

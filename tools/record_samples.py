@@ -158,7 +158,7 @@ BODIES: list[tuple[str, bodies.Body]] = [
     ("join", bodies.Join(
         family="CPU_X86_64", device="a processor", memory_mb=32_768, cores=16, fingerprint=seed(11),
         anchor=seed(15), role="research", agent="spore-borg/0.1.0", invite=None, stamp=None, verify_bytes=10**9,
-        verify_ops=16 * 10**9)),
+        verify_ops=4 * 10**9)),
     ("join with invitation and stamp", bodies.Join(
         family="RTX_3060", device="a card", memory_mb=12_288, cores=3584, fingerprint=seed(11), anchor=seed(16),
         role="verify", agent="", invite=(link(55), seed(17) * 2), stamp=seed(18)[:16], verify_bytes=0, verify_ops=0)),

@@ -259,7 +259,7 @@ def test_a_trusted_node_publishes_the_suite_where_there_is_none(hub_in: HubIn, t
     with pytest.raises(trio.TooSlowError):
         bench.next(0.5)  # it waits for the task to be acknowledged
     (task,) = bench.hub.own("task")
-    limits = {"bytes_free": 256 * 10**6, "bytes_max": 4 * 10**9, "ops_free": 4 * 10**9, "ops_max": 64 * 10**9}
+    limits = {"bytes_free": 256 * 10**6, "bytes_max": 4 * 10**9, "ops_free": 10**9, "ops_max": 16 * 10**9}
     assert task.body.spec == {"kind": "absorption", "probes": "genre", "items_text": 64, **limits}
     assert (task.body.blocks, task.body.segments) == (gate.BLOCKS, gate.SEGMENTS)
     with pytest.raises(trio.TooSlowError):

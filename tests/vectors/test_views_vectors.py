@@ -69,7 +69,8 @@ def test_probes_follow_from_the_text(name: str) -> None:
         task = by_cid[str(body.task)].body
         cid = bytes(by_cid[claim["cid"]].cid)
         dealt = sorted(s for probe in claim["probes"].values() for s, _ in probe["segments"])
-        whole = dealt == list(range(task.segments))
+        parts = list(body.groups) if body.KIND != "experiment" else list(range(task.segments))
+        whole = dealt == parts
         for who, probe in claim["probes"].items():
             value = values[who, epochs[claim["round_drawn"]]]
             if absorbing := task.spec.get("kind") == "absorption":
@@ -81,7 +82,7 @@ def test_probes_follow_from_the_text(name: str) -> None:
             if prints[bytes.fromhex(who)] != body.fingerprint:
                 assert not probe["segments"]
             elif not whole:
-                assert [s for s, _ in probe["segments"]] == [lot(value, cid, b"segment") % task.segments]
+                assert [s for s, _ in probe["segments"]] == [parts[lot(value, cid, b"segment") % len(parts)]]
             for segment, step in probe["segments"]:
                 a, b = segment * steps // task.segments, (segment + 1) * steps // task.segments
                 assert step == 1 + lot(value, cid, b"inner", segment) % max(1, b - a - 1)
