@@ -19,6 +19,7 @@ from typing import Any
 from spore_borg.records.bodies import Experiment
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
+from spore_borg.views.lattices import NAMES_BASES
 from spore_borg.views.reduce import View
 
 SIGNATURE_CHARS = 12  # hex digits: 48 bits tell millions of signatures apart
@@ -68,7 +69,10 @@ class Failure:
 
 
 def changes(view: View, record: Record) -> dict[str, tuple[Any, Any]]:
-    """Fields that a run changed against its first base: name → (before, after). Empty without a known base."""
+    """Fields that a run changed against its first base: name → (before, after). Empty without a known base.
+
+    Without the one in which a lattice's recipe names its bases: it is another one in every run.
+    """
     body: Experiment = record.body
     if not body.bases or body.bases[0] not in view.dag.index:
         return {}
@@ -79,7 +83,7 @@ def changes(view: View, record: Record) -> dict[str, tuple[Any, Any]]:
     return {
         name: (base.recipe.get(name), body.recipe.get(name))
         for name in sorted(names)
-        if base.recipe.get(name) != body.recipe.get(name)
+        if base.recipe.get(name) != body.recipe.get(name) and name != NAMES_BASES
     }
 
 

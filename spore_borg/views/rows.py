@@ -15,6 +15,7 @@ from spore_borg.records.envelope import Record
 from spore_borg.records.keys import node_name
 from spore_borg.views import failures, health, shards, terms, verdicts
 from spore_borg.views.frontier import Frontier, Step, show
+from spore_borg.views.lattices import NAMES_BASES
 from spore_borg.views.reduce import View
 from spore_borg.views.reputation import influence
 from spore_borg.views.settle import recipe_digest
@@ -149,8 +150,8 @@ def _experiments(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[list[Any]]:
-    """Fields that differ: [field, before, after], by name."""
-    names = sorted(before.keys() | after.keys())
+    """Fields that differ: [field, before, after], by name; without a lattice's names of its bases."""
+    names = sorted((before.keys() | after.keys()) - {NAMES_BASES})
     return [
         [name, before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)
     ]
