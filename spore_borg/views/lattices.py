@@ -12,6 +12,7 @@ from spore_borg.records.bodies import Task
 KIND = "lattice"
 READABLE = 63  # slices of the text that may be read
 RANGES = 8  # ranges of rows, one bit each
+NAMES_BASES = "bases"  # the recipe's field that says by content what the record's bases say by id
 
 Recipe = Mapping[str, int | bool | str]
 

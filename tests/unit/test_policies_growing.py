@@ -17,6 +17,7 @@ from spore_borg.records.bodies import Open, Task
 from spore_borg.records.cid import RAW, Cid
 from spore_borg.views import evidence as ev
 from spore_borg.views.lattices import RANGES, READABLE, is_lattice, slices_of
+from spore_borg.views.rows import changed
 from tests.world import World
 from workspace import lattice, lattice_recipe, radicals, sketch
 from workspace.lattice_data import spec
@@ -201,3 +202,8 @@ def test_the_explorer_reads_the_header_and_nothing_else(tmp_path: Path) -> None:
                 raw.replace(b'"entries":"0"', b'"entries":"x"'), (4).to_bytes(8, "little") + b"[[[["):  # fmt: skip
         path.write_bytes(odd)
         assert reading(tmp_path, name, recipe) is None
+
+
+def test_the_names_of_the_bases_are_no_change_of_the_recipe() -> None:
+    before, after = dict(lattice_recipe.BASELINE), {**lattice_recipe.BASELINE, "bases": "ab" * 32, "slice": 9}
+    assert changed(before, after) == [["slice", 0, 9]]
