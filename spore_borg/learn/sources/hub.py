@@ -61,21 +61,45 @@ def fetch(
             top = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=literal))
     except SourceError:
         raise
-    except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
-        # huggingface_hub's own errors are of the first three kinds, and of the others when an endpoint answers with
-        # JSON of another form; its first sentence is enough.
-        first = " ".join(str(error).split())[:200]
-        hint = (
-            "It is not in the cache; fetch it once while online."
-            if offline
-            else "Check the name and the network."
-        )
-        raise SourceError(f"hf:{repo} cannot be fetched: {first} {hint}") from error
+    except Exception as error:
+        # Its own errors, those of the HTTP client that its version uses, and any other when an endpoint answers with
+        # JSON of another form.
+        raise SourceError(_why(error, repo, revision, offline)) from error
     taken = _inside(top, names)
     card = top / "README.md"
     licence = licences.of_card(card) if card.is_file() else local.licence_of(taken)
     origin = f"hf:{repo}@{top.name}" + (f":{path}" if path else "")
     return taken, origin, licence, repo.rsplit("/", 1)[-1]
+
+
+def _why(error: Exception, repo: str, revision: str | None, offline: bool) -> str:
+    """What went wrong at the hub, in one sentence, and what to do."""
+    from huggingface_hub import constants, errors
+
+    if offline:
+        return f"hf:{repo} is not in the cache ({constants.HF_HUB_CACHE}), or not whole; fetch it once while online."
+    if isinstance(error, errors.GatedRepoError):
+        return f"hf:{repo} is gated: accept its terms on {constants.ENDPOINT}/{repo}, then give your token in HF_TOKEN."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"hf:{repo} has no revision {revision}; its page lists branches, tags and commits."
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
+        return (
+            f"hf:{repo} is not there, or private. Check the name; a private one needs your token in HF_TOKEN."
+        )
+    if status == 403:
+        return (
+            f"hf:{repo}: the hub refuses it to you (403). Your token in HF_TOKEN needs the right to read it."
+        )
+    if status == 429:
+        return f"hf:{repo}: the hub has had too many requests. Wait some minutes, or give your token in HF_TOKEN."
+    if status is not None and status >= 500:
+        return f"hf:{repo}: the hub at {constants.ENDPOINT} fails ({status}). Try again later."
+    first = " ".join(str(error).split())[:200].rstrip(". ")
+    return (
+        f"hf:{repo} cannot be fetched from {constants.ENDPOINT}: {first}. Check the network and HF_ENDPOINT; "
+        "what is in the cache comes with HF_HUB_OFFLINE=1."
+    )
 
 
 def pick(names: list[str], path: str | None, where: str) -> list[str]:
