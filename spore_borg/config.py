@@ -161,7 +161,7 @@ SETTINGS: dict[str, Setting] = {
             0, 10**15,
         ),
         Setting(
-            "verify_ops_max", 4_000_000_000,
+            "verify_ops_max", 6_000_000_000,
             "The same, in operations of the source for one item of the probe suite.", 0, 10**15,
         ),
         Setting(

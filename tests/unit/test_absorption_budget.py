@@ -120,6 +120,9 @@ def test_a_size_cannot_choose_the_judges() -> None:
     _, claim = world.absorbed("ann", "huge", source_bytes=HUGE, epochs=6)
     assert claim.candidates == (world.nodes["mal"].key.public,)
     assert claim.stage == "waiting" and not claim.probes
+    view = world.run(verdicts.ROUNDS_TO_DRAW + 4)
+    claim = view.claims[claim.target.cid]
+    assert (claim.verdict, claim.announced) == (verdicts.VOID, 0), "it is not announced for one who is too light"
     assert not budget.enough({b"a": 1, b"b": 1, b"c": 1}, (b"a", b"b", b"c"), (b"a",))
     assert budget.enough({b"a": 1, b"b": 1}, (b"a", b"b"), (b"a",))
 
@@ -215,6 +218,14 @@ def test_against_the_state_that_refused_it_nothing_is_offered_again() -> None:
     same = world.absorb("ann", "idle", state=())
     view = world.run(3)
     assert same.cid not in view.claims
+
+
+def test_while_the_state_has_not_changed_another_one_that_is_named_opens_nothing() -> None:
+    world = mesh("ann", "ben")
+    world.absorbed("ben", "other")
+    refused(world)
+    invented = world.absorb("ann", "idle", state=())
+    assert invented.cid not in world.run(3).claims
 
 
 def test_offering_again_is_bounded_once_for_each_change_and_in_all() -> None:
