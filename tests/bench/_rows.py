@@ -149,6 +149,18 @@ ROWS: dict[str, Row] = {
             ("crdt_state", "crdt-merge's `CRDTMergeState`"), ("linear", "mergekit's `linear`"),
         )
     },
+    **{
+        f"infer_{short}_{count}_{form}": Row(
+            f"{title}, {'one item' if count == 1 else f'{count} items'}: {form} against the dense source in torch fp32",
+            "ratio of CPU", 2, False,
+        )
+        for short, title in (
+            ("minilm", "MiniLM (embedder)"), ("magika", "Magika (file types)"), ("digits", "digits (CNN)"),
+            ("textgen", "textgenrnn (LSTM)"), ("vad", "Silero VAD"), ("wordllama", "wordllama (static embedder)"),
+        )
+        for count in (1, 32)
+        for form in ("simulation", "engine")
+    },
     "infer_events_10": Row(
         "spiking product 1,536², batch 1, 10 % of inputs active: events against torch fp32", "times faster", 2, True,
     ),

@@ -1,4 +1,7 @@
-"""Running spiking layers: ``python -m tests.bench.infer [--repeats 7] [--calls 200]``.
+"""Running shards: ``python -m tests.bench.infer [--repeats 7] [--calls 200] [--models NAME,…] [--layers no]``.
+
+First whole models, see ``_infer_models``: CPU time of the simulation and of the engine against the dense source, with
+one item and with 32. Then single layers.
 
 One product of 1,536 inputs with 1,536 outputs, batch 1, one thread, in four forms in turn in one process: torch fp32,
 torch int8 (dynamic quantisation), ours driven by events, ours dense. At 10 % and 50 % active inputs (few-spike code,
@@ -7,8 +10,7 @@ of ``--calls`` calls, ``--repeats`` times; codes are made beforehand, as the lay
 ratio of time stands the number of additions per multiply-add that it replaces (SynOps/MAC): a few-spike code costs at
 least one addition for each active input, so the gain is in the weights that are not read, not in fewer operations.
 
-Also one transformer block of 384 channels as spikes, layer by layer, against the same block in fp32: that is what the
-simulation of a spiking network costs on a processor made for dense products, and it is more, not less.
+Also one transformer block of 384 channels as spikes, simulated layer by layer, against the same block in fp32.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
 import torch
 
 from spore_borg.learn.run import run
@@ -28,6 +31,7 @@ from spore_borg.learn.spike.convert import convert
 from spore_borg.learn.spike.counts import Count
 from spore_borg.learn.spike.events import EventLayer
 from spore_borg.learn.spike.run import run_spiking
+from tests.bench import _infer_models
 from tests.bench._rows import emit
 from tests.learn.test_convert import attention_model
 
@@ -70,11 +74,12 @@ def layer(
     g = torch.Generator().manual_seed(1)
     q = torch.randint(-127, 128, (SIZE, SIZE), generator=g).to(torch.int8)
     q[torch.rand(q.shape, generator=g) < zeros] = 0
-    ours = EventLayer(q, torch.full((SIZE,), 0.01), torch.rand(SIZE if channels else 1, generator=g) + 0.5)
     code = Code(FEW_SPIKE, STEPS)
+    thresholds = torch.rand(SIZE if channels else 1, generator=g) + 0.5
+    ours = EventLayer(q, torch.full((SIZE,), 0.01), thresholds, levels=code.levels)
     x = torch.randn(1, SIZE, generator=g) * 6 * ours.s
     x[torch.rand(x.shape, generator=g) >= active] = 0
-    k = code.quantise(x, ours.s)
+    k = ours.code(x)
     dense_weight = q.float() * 0.01
     quantised = int8_form(dense_weight)
     assert torch.equal(ours.events(k), ours.dense(k))
@@ -89,7 +94,7 @@ def layer(
             calls,
             repeats,
         )
-    additions = float((code.spikes(k) @ (q != 0).t().float()).sum()) / (SIZE * SIZE)
+    additions = float((code.spikes(k.float()) @ (q != 0).t().float()).sum()) / (SIZE * SIZE)
     return found, additions
 
 
@@ -120,10 +125,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--models", default=",".join(_infer_models.MODELS))
+    parser.add_argument("--layers", choices=("yes", "no"), default="yes")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    models([name for name in given.models.split(",") if name], given.repeats)
+    if given.layers == "yes":
+        layers(given.repeats, given.calls)
+
+
+def models(names: list[str], repeats: int) -> None:
+    """The rows of whole models. Raises KeyError for one that is not known."""
+    cache = platformdirs.user_cache_path("spore-borg") / "bench"
+    for name in names:
+        found = _infer_models.measured(name, cache, repeats)
+        for count in _infer_models.BATCHES:
+            cpu_s = found["batches"][str(count)]["cpu_s"]
+            for form in ("simulation", "engine"):
+                ratios = [a / b for a, b in zip(cpu_s[form], cpu_s["source"], strict=True)]
+                emit(f"infer_{name}_{count}_{form}", ratios, _infer_models.note(found, count))
+
+
+def layers(repeats: int, calls: int) -> None:
+    """The rows of single layers."""
     for name, (active, zeros) in CASES.items():
-        found, additions = layer(active, zeros, name != "10_one", given.calls, given.repeats)
+        found, additions = layer(active, zeros, name != "10_one", calls, repeats)
         note = f"{additions:.2f} additions per multiply-add of the dense product"
         for form in ("events", "dense"):
             ratios = [a / b for a, b in zip(found["fp32"], found[form], strict=True)]
@@ -136,7 +162,7 @@ def main() -> None:
         )
         if name == "50":
             emit("infer_int8", [a / b for a, b in zip(found["fp32"], found["int8"], strict=True)])
-    ratios, additions = block(given.repeats)
+    ratios, additions = block(repeats)
     emit(
         "infer_block",
         ratios,
