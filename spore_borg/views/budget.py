@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 BYTES_FREE = 256_000_000  # source files and shard together: every trusted node takes this on
 BYTES_MAX = 4_000_000_000  # … and nobody more than this
 OPS_FREE = 1_000_000_000  # operations of the source for one item: twice those of a MiniLM with six layers
-OPS_MAX = 16_000_000_000  # about what a verifier still measures within the hour that it gives to one operation
+OPS_MAX = (
+    16_000_000_000  # about what a verifier still measures within the hour that it gives to one operation
+)
 
 
 @dataclass(frozen=True, slots=True)

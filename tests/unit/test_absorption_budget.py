@@ -122,7 +122,9 @@ def test_a_size_cannot_choose_the_judges() -> None:
     assert claim.stage == "waiting" and not claim.probes
     view = world.run(verdicts.ROUNDS_TO_DRAW + 4)
     claim = view.claims[claim.target.cid]
-    assert (claim.verdict, claim.announced) == (verdicts.VOID, 0), "it is not announced for one who is too light"
+    assert (claim.verdict, claim.announced) == (verdicts.VOID, 0), (
+        "it is not announced for one who is too light"
+    )
     assert not budget.enough({b"a": 1, b"b": 1, b"c": 1}, (b"a", b"b", b"c"), (b"a",))
     assert budget.enough({b"a": 1, b"b": 1}, (b"a", b"b"), (b"a",))
 
