@@ -174,6 +174,11 @@ SETTINGS: dict[str, Setting] = {
             "Least time between two refinements or merges that nobody asked for, in seconds, and before the first; "
             "they take a tenth of the time at most.", 0, 31_536_000,
         ),
+        Setting(
+            "device", "auto",
+            "Where absorbed models answer; auto takes a graphics card that torch finds, for models worth it.",
+            choices=("auto", "cpu", "cuda", "mps"),
+        ),
         Setting("offline", False, "Whether to fetch nothing from outside the mesh: no packages, no model hubs."),
     )
 }  # fmt: skip
@@ -204,6 +209,7 @@ class Config:
     verify_ops_max: int
     suite: str
     refine_every_s: int
+    device: str
     offline: bool
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import trio
 
+from spore_borg.config import load
 from spore_borg.home import Home
 from spore_borg.node.control_client import fetch_blob
 from spore_borg.records.cid import Cid
@@ -29,11 +30,13 @@ class Asker:
 
     Args:
         threads: torch threads; answers are no evidence, so any number will do.
+    Raises:
+        ConfigError, UsageError: a setting that is not usable.
     """
 
     def __init__(self, home: Path, threads: int = 1) -> None:
         self.home = Home(home)
-        self._worker = Worker(threads=threads)
+        self._worker = Worker(threads=threads, device=load(self.home.config).device)
 
     async def __aenter__(self) -> Self:
         return self
