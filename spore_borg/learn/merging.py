@@ -62,19 +62,18 @@ def fixed(x: torch.Tensor) -> torch.Tensor:
     return (x * float(1 << FRACTION_BITS)).round_().to(torch.int32)
 
 
-def shifted(x: torch.Tensor, reach: int = _REACH, out: torch.Tensor | None = None) -> torch.Tensor | None:
+def shifted(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor | None:
     """The bits of x + 0.75: int32 [n], ``_SHIFT_BITS`` more than units of 2^-24; the addition rounds to nearest even.
 
     Args:
         x: float32 [n], n > 0. out: float32 [n] that is written; the result shares its memory.
     Returns:
-        None where a value is no number or further than ``reach`` units from 0.
+        None where a value is no number or 0.25 or more in size.
     """
     bits = torch.add(x, _SHIFT, out=out).view(torch.int32)
-    reach = min(reach, _REACH)
     # Compared as whole numbers, which is faster: NaN and what lies below 0 are out of range too.
     low, high = torch.aminmax(bits)
-    return bits if int(low) >= _SHIFT_BITS - reach and int(high) <= _SHIFT_BITS + reach else None
+    return bits if int(low) >= _SHIFT_BITS - _REACH and int(high) <= _SHIFT_BITS + _REACH else None
 
 
 def floating(q: torch.Tensor) -> torch.Tensor:
@@ -85,27 +84,36 @@ def floating(q: torch.Tensor) -> torch.Tensor:
 def mean_block(read: Callable[[int], torch.Tensor], weights: Sequence[int]) -> torch.Tensor:
     """⌊Σ w·q / Σ w⌋, as float64 [n] that holds integers. Raises LearnError for unusable numbers.
 
+    The sum is taken twice in 32 bits: in whole numbers that wrap around, which says it but for a multiple of 2^32, and
+    in float32, which says that multiple.
+
     Args:
         read: the number of a part → float32 [n]; its memory may be that of the part before.
     """
-    total = sum(weights)
-    reach = ((1 << 31) - 1) // total  # so far from 0 the sum of all stays within 32 bits
-    sums = spare = None
+    total, share, largest = sum(weights), 0, float(_REACH)
+    sums = about = spare = torch.empty(0)
     for i, weight in enumerate(weights):
         part = read(i)
-        spare = torch.empty_like(part) if spare is None else spare
-        bits = shifted(part, reach, spare)
+        spare = spare if i else torch.empty_like(part)
+        bits = shifted(part, spare)
         if bits is None:
-            return _wide_mean(read, weights)
-        # The sum wraps around in 32 bits and the shift's share is taken off again: exact, in two passes.
-        sums = bits * weight if sums is None else sums.add_(bits, alpha=weight)
-    assert sums is not None, "a merge has parts"
-    sums.sub_((total * _SHIFT_BITS + (1 << 31)) % (1 << 32) - (1 << 31))
-    return sums.to(torch.float64).div_(total).floor_()
+            bits = fixed(part)
+            largest = max(largest, float(part.abs().max()) * (1 << FRACTION_BITS))
+        else:
+            share += weight * _SHIFT_BITS
+        sums = sums.add_(bits, alpha=weight) if i else bits * weight
+        about = about.add_(part, alpha=weight) if i else part * weight
+    # float32 loses 2^-23 of the largest partial sum at each step: that must stay below 2^31.
+    if total * largest * len(weights) >= 1 << 53:
+        return _wide_mean(read, weights)
+    sums.sub_((share + (1 << 31)) % (1 << 32) - (1 << 31))
+    low = sums.to(torch.float64)
+    turns = about.to(torch.float64).mul_(float(1 << FRACTION_BITS)).sub_(low).mul_(2.0**-32).round_()
+    return low.add_(turns, alpha=2.0**32).div_(total).floor_()
 
 
 def _wide_mean(read: Callable[[int], torch.Tensor], weights: Sequence[int]) -> torch.Tensor:
-    """The same where the sum needs more than 32 bits."""
+    """The same in float64, which holds every sum."""
     sums = sum(fixed(read(i)).to(torch.float64).mul_(weight) for i, weight in enumerate(weights))
     assert isinstance(sums, torch.Tensor), "a merge has parts"
     return sums.div_(sum(weights)).floor_()
@@ -269,7 +277,7 @@ class _Reading:
         near = max(-int(least), int(most)) <= _REACH
         for i, row in enumerate(self._rows):
             x = self.part(i, place)
-            bits = shifted(x, out=self._spare[:count]) if near else None
+            bits = shifted(x, self._spare[:count]) if near else None
             if bits is None:
                 yield fixed(x).to(torch.int64) - zero
             else:
