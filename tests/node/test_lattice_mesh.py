@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from spore_borg import cli
+from spore_borg.node import control_client
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.store.blobs import Blobs
 from spore_borg.store.log import Log
 from spore_borg.views.reduce import View
+from tests.node import nodes
 from tests.node.nodes import NodeProcess
 from workspace import lattice
 from workspace.radicals import range_of
@@ -35,18 +37,18 @@ def accepted(event: dict[str, Any]) -> bool:
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     room = tmp_path_factory.mktemp("lattice")
     common = ("--task", "lattice", "--listen", "127.0.0.1:0", "--no-explorer")
-    nodes = [NodeProcess(room / "1", *common, "--epoch-ms", 1_000)]
+    both = [NodeProcess(room / "1", *common, "--epoch-ms", 1_000)]
     try:
-        ticket = nodes[0].wait("ticket")["ticket"]
-        nodes.append(NodeProcess(room / "2", *common, "--join", ticket))
+        ticket = both[0].wait("ticket")["ticket"]
+        both.append(NodeProcess(room / "2", *common, "--join", ticket))
         for _ in range(EXPERIMENTS):  # of each an own result that the other has accepted
-            for node in nodes:
+            for node in both:
                 node.wait("verdict", accepted)
-        for node in nodes:
+        for node in both:
             assert node.interrupt() in (0, 130)
         yield room / "1", room / "2"
     finally:
-        for node in nodes:
+        for node in both:
             node.close()
 
 
@@ -119,3 +121,33 @@ def test_commands_show_and_check_it(
     told = {check["name"]: check["detail"] for check in checked["checks"]}
     assert "bpc recomputed here" in told["evaluation"] and "more than 0 nano-bits apart" in told["evaluation"]
     assert value(capsys, "--home", homes[1], "show", row["cid"])["experiment"]["reading"] == read
+
+
+def test_a_lattice_that_learnt_the_held_out_text_is_refuted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("--listen", "127.0.0.1:0", "--no-explorer")
+    running = [NodeProcess(tmp_path / "1", "--task", "lattice", "--epoch-ms", 2_000, *common)]
+    try:
+        first = running[0]
+        ticket = first.wait("ticket")["ticket"]
+        running.append(NodeProcess(tmp_path / "2", "--verify-only", "--join", ticket, *common))
+        running[1].wait("joined")
+        first.wait("verdict", accepted)
+        ticket = control_client.ask(tmp_path / "1", "ticket", timeout_s=30)
+        monkeypatch.setattr(nodes, "CODE", "from tests.node.lattice_forger import main; main()")
+        running.append(NodeProcess(tmp_path / "3", "--task", "lattice", "--join", ticket, *common))
+        claimed = running[2].wait("published", lambda event: event["outcome"] == "kept")
+        refuted = first.wait("verdict", lambda event: event.get("verdict") == "refuted")
+        print(claimed["text"], refuted["text"])
+        for node in running:
+            node.interrupt()
+        view = View(records(tmp_path / "1"))
+        lies = [claim for claim in view.claims.values() if claim.verdict == "refuted"]
+        assert lies and all(view.ledger.account(claim.author).banned for claim in lies)
+        assert len({claim.author for claim in lies}) == 1
+        honest = {claim.author for claim in view.claims.values() if claim.verdict == "accepted"}
+        assert not any(view.ledger.account(who).banned for who in honest)
+    finally:
+        for node in running:
+            node.close()
