@@ -27,9 +27,10 @@ MODELS = {
 }  # fmt: skip
 BATCHES = (1, 32)
 STEPS = 5
+ITEMS = 32  # of calibration, and of the comparison
 FORMS = ("source", "simulation", "engine")
 BUDGET_S = 1.5  # CPU time of one repetition of all forms; at least one call each
-LIMIT_S = 400
+LIMIT_S = 1_500  # wall; a busy machine
 Feeds = dict[str, torch.Tensor]
 
 
@@ -39,6 +40,15 @@ def batch(feeds: Mapping[str, torch.Tensor], count: int) -> Feeds:
         name: torch.cat([value] * -(-count // len(value)))[:count].contiguous()
         for name, value in feeds.items()
     }
+
+
+def source(name: str, cache: Path) -> Any:
+    """The model, fetched once and kept in the cache."""
+    from spore_borg.learn.importers import import_model
+    from tests.bench._conversions import ENTRIES, fetched
+
+    found = fetched(ENTRIES[name].source, cache)
+    return import_model(dict(found.files), origin=found.origin, licence=found.licence, name=found.name)
 
 
 def form(name: str, model: Any, shard: Any) -> Callable[[Feeds], object]:
@@ -76,16 +86,23 @@ def timed(
 
 def child(name: str, cache: Path, repeats: int) -> dict[str, Any]:
     """Everything about one model."""
-    from spore_borg.learn.spike.codes import FEW_SPIKE
+    from spore_borg.learn.adapters import adapter
+    from spore_borg.learn.calibrating import calibration_feeds
+    from spore_borg.learn.spike.convert import convert
     from spore_borg.learn.spike.counts import Count
     from spore_borg.learn.spike.run import run_spiking
-    from tests.bench.absorb import Conversions
+    from spore_borg.learn.suite import BLOCKS, open_suite
+    from tests.bench._conversions import suite_path
 
     with tempfile.TemporaryDirectory(prefix="spore-borg-infer-") as folder:
-        made = Conversions(name, cache, Path(folder))
-        shard = made.shard(FEW_SPIKE, STEPS)[0]
-        forms = {one: form(one, made.model, shard) for one in FORMS}
-        reader, rows = made.dense.adapter, made.feeds[:2]
+        model, suite = source(name, cache), open_suite(suite_path(cache))
+        modality = model.info.modality
+        reader = adapter(model.adapter, model.assets)
+        items = [item for block in range(BLOCKS) for item in suite.fidelity(modality, block)][:ITEMS]
+        taken = calibration_feeds(model, suite.calibration(modality)[:ITEMS])
+        shard = convert(model, taken, steps=STEPS, out=Path(folder) / "one.shard")
+        rows = [feeds for _, feeds in reader.feeds(items)]
+        forms = {one: form(one, model, shard) for one in FORMS}
         found: dict[str, Any] = {"batches": {}, "cosine": {}}
         vectors = {
             one: torch.cat([reader.vectors(run(feeds), feeds) for feeds in rows]).double()  # type: ignore[arg-type]
@@ -100,7 +117,7 @@ def child(name: str, cache: Path, repeats: int) -> dict[str, Any]:
         found["event_weights"] = shares.event_weights / weights if weights else 0.0
         memory: dict[str, float] = {}
         for count in reversed(BATCHES):
-            feeds, spikes = batch(made.feeds[0], count), Count()
+            feeds, spikes = batch(rows[0], count), Count()
             run_spiking(shard, feeds, count=spikes)
             total = spikes.total()
             if not memory:
@@ -124,16 +141,12 @@ def _peak(one: str, name: str, cache: Path, shard: Path, feeds: Path) -> float:
 
 def memory(one: str, name: str, cache: Path, path: Path, feeds_path: Path) -> float:
     """Open a model, run one batch, and say this process's peak memory, MB."""
-    from spore_borg.learn.importers import import_model
     from spore_borg.learn.shard import open_shard
-    from tests.bench._conversions import ENTRIES, fetched
     from tests.bench.absorb import peak_mb
 
     torch.set_num_threads(1)
-    feeds, shard, model = torch.load(feeds_path), open_shard(path), None
-    found = fetched(ENTRIES[name].source, cache)
-    if one == "source":
-        model = import_model(dict(found.files), origin=found.origin, licence=found.licence, name=found.name)
+    feeds, shard = torch.load(feeds_path), open_shard(path)
+    model = source(name, cache) if one == "source" else None
     if one != "nothing":
         form(one, model, shard)(feeds)
     return peak_mb()

@@ -16,6 +16,8 @@ Also one transformer block of 384 channels as spikes, simulated layer by layer, 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -138,7 +140,11 @@ def models(names: list[str], repeats: int) -> None:
     """The rows of whole models. Raises KeyError for one that is not known."""
     cache = platformdirs.user_cache_path("spore-borg") / "bench"
     for name in names:
-        found = _infer_models.measured(name, cache, repeats)
+        try:
+            found = _infer_models.measured(name, cache, repeats)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            print(f"{name}: not measured: {error}", file=sys.stderr, flush=True)
+            continue
         for count in _infer_models.BATCHES:
             cpu_s = found["batches"][str(count)]["cpu_s"]
             for form in ("simulation", "engine"):
