@@ -58,7 +58,7 @@ def test_a_merge_that_is_as_good_makes_the_state_smaller() -> None:
 
 
 def test_a_merge_whose_harm_hides_in_noise_leaves_the_inputs() -> None:
-    world, inputs = lineage_of("one", "two", seed=4)
+    world, inputs = lineage_of("one", "two", seed=6)
     view, claim = world.merged("ben", inputs, gains={0: 0}, noise=20)
     assert claim.verdict == verdicts.ACCEPTED and claim.body.outcome == "discarded", claim.reason
     assert view.bank.members() == tuple(sorted(inputs))
