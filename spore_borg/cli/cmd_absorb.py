@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from spore_borg.cli import control
+from spore_borg.cli import control, wishes
 from spore_borg.cli import frame as cli
 
-LOOK_S = 0.5
-ALIVE_S = 10.0  # between two looks whether the node still runs
 RULES = ("few-spike/1", "rate/1")
 
 
@@ -76,16 +72,10 @@ def command(
     requests = Requests(Home(frame.home).create())
     request = requests.add(located(source), steps=steps, rule=rule, licence_ok=licence_ok)
     if control.running(frame.home) is None:
-        cli.output(frame, value_of(request), lambda _: "No node runs here: kept for the next `borg run`.")
+        wishes.tell_kept(frame, request)
         return
     control.call(frame.home, "absorb")
-    request = follow(frame, requests, request)
-    verdict = (
-        await_verdict(frame, request.cid) if wait and request.cid and request.stage == "published" else None
-    )
-    cli.output(frame, value_of(request, verdict), render)
-    if request.stage != "published" or (verdict is not None and not verdict["member"]):
-        cli.answer_is_no()
+    wishes.tell(frame, requests, request, wait)
 
 
 def located(source: str) -> str:
@@ -97,70 +87,6 @@ def located(source: str) -> str:
         path = Path(source).expanduser()
         return f"file:{path.absolute()}" if path.exists() else source
     return source
-
-
-def follow(frame: cli.Frame, requests: Any, request: Any) -> Any:
-    """Tell every change of a request on stderr until it is over, or the node has stopped."""
-    told, looked_s = "", time.monotonic()
-    while True:
-        now = requests.get(request.id) or request
-        if now.over:
-            return now
-        text = now.text + (f" {round(now.part * 100)} %" if now.part else "")
-        if text != told:
-            told = text
-            cli.note(text)
-        if time.monotonic() - looked_s > ALIVE_S:
-            looked_s = time.monotonic()
-            if control.running(frame.home) is None:
-                return replace(now, text="The node has stopped; the next `borg run` goes on with this.")
-        time.sleep(LOOK_S)
-
-
-def await_verdict(frame: cli.Frame, cid: str) -> dict[str, Any]:
-    """The row of an absorption, as soon as it has settled."""
-    from spore_borg.cli import reading
-
-    told = ""
-    while True:
-        with reading.views(frame.home) as db:
-            row = db.connection.execute("SELECT * FROM shard WHERE cid = ?", (cid,)).fetchone()
-        if row is not None and row["stage"] == "settled":
-            return dict(row)
-        reason = row["reason"] if row is not None else "Its record is published."
-        if reason != told:
-            told = reason
-            cli.note(reason)
-        time.sleep(LOOK_S)
-
-
-def value_of(request: Any, verdict: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A request as JSON, with where it stands in the state once it has settled."""
-    names = ("id", "source", "rule", "steps", "stage", "text", "cid", "result")
-    value = {name: getattr(request, name) for name in names}
-    if verdict is not None:
-        value["verdict"], value["member"] = verdict["verdict"], verdict["member"]
-        value["standing"] = verdict["standing"]
-    return value
-
-
-def render(value: dict[str, Any]) -> str:
-    """What came of it, the layers' report in short, and what happens next."""
-    lines = [value["text"]]
-    result = value["result"]
-    if result:
-        lines.append(cli.pairs([
-            ("model", result["name"]), ("head", f"{result['head']} ({result['modality']})"),
-            ("licence", result["licence"]), ("fidelity", fidelity(result["fidelity_nano"])), ("record", value["cid"]),
-        ]))  # fmt: skip
-    if "standing" in value:
-        lines.append(f"{value['verdict']}: {value['standing']}")
-    return "\n".join(lines)
-
-
-def fidelity(nano: int) -> str:
-    """A cosine from nano-units."""
-    return f"{nano / 10**9:.4f}"
 
 
 def render_local(value: dict[str, Any]) -> str:
@@ -177,7 +103,7 @@ def render_local(value: dict[str, Any]) -> str:
     told = [
         ("model", value["name"]), ("head", f"{value['head']} ({value['modality']})"), ("licence", value["licence"]),
         ("parameters", value["params_count"]), ("code", f"{value['rule']} with {value['steps']} steps"),
-        ("fidelity", fidelity(value["fidelity_nano"])),
+        ("fidelity", wishes.fidelity(value["fidelity_nano"])),
         *((f"probe {item['probe']}", item["word"]) for item in value["probes"]),
     ]  # fmt: skip
     written = "\n".join(f"  {name}" for name in value["files"])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from spore_borg.cli import control
+from spore_borg.cli import control, wishes
 from spore_borg.cli import frame as cli
-from spore_borg.cli.cmd_absorb import await_verdict, follow, render, value_of
 
 RULES = ("trimmed/1", "mean/1")
 
@@ -22,8 +21,8 @@ def command(frame: cli.Frame, cids: tuple[str, ...], rule: str, base: str | None
     """Make one model of absorbed models of one lineage: the same network, trained further in several ways.
 
     Each CID is an absorption in the state, or the beginning of it; `borg state` lists them. Each counts by what it has
-    earned: its author's trust times its verified gain. The merge takes their place in the state if that gets better
-    somewhere and worse nowhere; else they stay. Without a running node the wish is kept for the next `borg run`. Exit
+    earned: its author's trust times its verified gain. The merge takes their place in the state if that gets worse
+    nowhere, shown by the probes, and better somewhere or smaller; else they stay. Without a running node the wish is kept for the next `borg run`. Exit
     code 1: there can be no such merge, or it did not join.
     """
     from spore_borg.cli import reading
@@ -37,17 +36,10 @@ def command(frame: cli.Frame, cids: tuple[str, ...], rule: str, base: str | None
         raise click.UsageError("A merge joins at least two different models.")
     requests = Requests(Home(frame.home).create())
     if control.running(frame.home) is None:
-        kept = requests.add_merge(whole, rule, origin)
-        cli.output(frame, value_of(kept), lambda _: "No node runs here: kept for the next `borg run`.")
+        wishes.tell_kept(frame, requests.add_merge(whole, rule, origin))
         return
     name = control.call(frame.home, "merge", cids=" ".join(whole), rule=rule, base=origin or "")
     found = requests.get(str(name))
     if found is None:
         raise click.UsageError("The node has this wish no more; `borg state` shows what came of it.")
-    request = follow(frame, requests, found)
-    verdict = (
-        await_verdict(frame, request.cid) if wait and request.cid and request.stage == "published" else None
-    )
-    cli.output(frame, value_of(request, verdict), render)
-    if request.stage != "published" or (verdict is not None and not verdict["member"]):
-        cli.answer_is_no()
+    wishes.tell(frame, requests, found, wait)
