@@ -21,9 +21,9 @@ def command(frame: cli.Frame, cids: tuple[str, ...], rule: str, base: str | None
     """Make one model of absorbed models of one lineage: the same network, trained further in several ways.
 
     Each CID is an absorption in the state, or the beginning of it; `borg state` lists them. Each counts by what it has
-    earned: its author's trust times its verified gain. The merge takes their place in the state if that gets worse
-    nowhere, shown by the probes, and better somewhere or smaller; else they stay. Without a running node the wish is kept for the next `borg run`. Exit
-    code 1: there can be no such merge, or it did not join.
+    earned: its author's trust times its verified gain. The merge takes their place if the state gets better somewhere
+    or smaller, and the probes show that it gets worse nowhere; else they stay. Without a running node the wish is kept
+    for the next `borg run`. Exit code 1: there can be no such merge, or it did not join.
     """
     from spore_borg.cli import reading
     from spore_borg.home import Home

@@ -55,14 +55,14 @@ def hub_in(tmp_path: Path) -> Iterator[Callable[[World, str], Hub]]:
 
 @pytest.fixture
 def start_absorbing(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
-    """Start nodes whose suite is small and that fetch nothing; ended at the end."""
+    """Start nodes that fetch nothing; ``suite``: small, or full (four times the items); ended at the end."""
     running: list[NodeProcess] = []
 
-    def started(name: str, *options: object, settings: str = "") -> NodeProcess:
+    def started(name: str, *options: object, settings: str = "", suite: str = "small") -> NodeProcess:
         home = tmp_path / name
         if not home.exists():
             home.mkdir(mode=0o700)
-            (home / "config.toml").write_text(f'suite = "small"\noffline = true\n{settings}')
+            (home / "config.toml").write_text(f'suite = "{suite}"\noffline = true\n{settings}')
         running.append(NodeProcess(home, *ABSORBING, *options))
         return running[-1]
 

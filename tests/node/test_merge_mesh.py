@@ -1,4 +1,4 @@
-"""Two real nodes absorb two experts of one initialisation and merge them: the mesh says whether the experts stay."""
+"""Two real nodes absorb siblings of one model and merge them: experts stay, what has become redundant is one model less."""
 
 from __future__ import annotations
 
@@ -16,18 +16,27 @@ from tests.node.nodes import NodeProcess, eventually
 from tests.node.test_absorb_mesh import LIMIT_S, borg, shard_rows
 
 
-def trained(path: Path, first: int, last: int, seed: int, epochs: int) -> None:
-    """Train a file's tiny classifier further, on drawn digits from ``first`` to ``last`` that no suite has."""
+def trained(
+    path: Path, first: int, last: int, seed: int, epochs: int, count: int = 1_500, rate: float = 1e-3,
+    wrong: float = 0.0,
+) -> None:  # fmt: skip
+    """Train a file's tiny classifier further, on drawn digits from ``first`` to ``last`` that no suite has.
+
+    Args:
+        count: of drawn digits; rate: of Adam; wrong: share of labels that are drawn by lot.
+    """
     weights = torch.load(path, weights_only=True)
-    rows = [row for row in suite_made.glyphs(1_500, seed=seed).rows if first <= int(row[2]) <= last]
+    rows = [row for row in suite_made.glyphs(count, seed=seed).rows if first <= int(row[2]) <= last]
     images = torch.stack(
         [torch.frombuffer(bytearray(row[1]), dtype=torch.uint8).view(1, 28, 28) for row in rows]
     )
     feeds, labels = (images.float() / 255 - 0.1307) / 0.3081, torch.tensor([row[2] for row in rows])
     order = torch.Generator().manual_seed(seed)
+    lots = torch.rand(len(labels), generator=order) < wrong
+    labels = torch.where(lots, torch.randint(0, 10, labels.shape, generator=order), labels)
     for tensor in weights.values():
         tensor.requires_grad_(True)
-    optimizer = torch.optim.Adam(list(weights.values()), 1e-3)
+    optimizer = torch.optim.Adam(list(weights.values()), rate)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         for name in ("features.0", "features.3"):
@@ -85,4 +94,39 @@ def test_a_mesh_of_two_merges_what_it_has_absorbed(
     )
     code, again = borg(capsys, first.home, "merge", *reversed(cids))
     assert code != 0 and "Already merged" in str(again), again
+    assert first.interrupt() == second.interrupt() == 0
+
+
+@pytest.mark.slow
+def test_siblings_that_a_better_model_made_redundant_become_one(
+    start_absorbing: Callable[..., NodeProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of a lineage help; then a model comes that says more than both, and a mean of them says as much as they do."""
+    base = models.tiny_cnn(tmp_path / "base")["digits.pth"]
+    trained(base, 0, 9, seed=5, epochs=4, count=1_000)
+    for name, seed in (("one", 105), ("two", 106)):
+        (tmp_path / name).mkdir()
+        copy = Path(shutil.copy(base, tmp_path / name))
+        trained(copy, 0, 9, seed, epochs=3, count=600, rate=2e-3, wrong=0.3)
+    strong = models.tiny_cnn(tmp_path / "strong", seed=77)["digits.pth"]
+    trained(strong, 0, 9, seed=50, epochs=14, count=4_000, rate=2e-3)
+    first = start_absorbing("1", suite="full")
+    second = start_absorbing("2", "--join", first.wait("ticket")["ticket"], suite="full")
+    second.wait("joined")
+    found = []
+    for node, name in ((first, "one"), (second, "two"), (first, "strong")):
+        code, value = borg(capsys, node.home, "absorb", str(tmp_path / name), "--licence-ok", "--wait")
+        assert (code, value["verdict"]) == (0, "confirmed"), (value, second.last_words(), first.last_words())
+        found.append(value["cid"])
+    code, merged = borg(capsys, second.home, "merge", *found[:2], "--wait")
+    assert (code, merged["verdict"], merged["member"]) == (0, "confirmed", 1), (merged, second.last_words())
+    assert "smaller by 1 model" in merged["standing"] or "gets better in glyphs" in merged["standing"]
+
+    def same() -> bool:
+        pair = [{r["cid"] for r in shard_rows(node.home) if r["member"]} for node in (first, second)]
+        return pair[0] == pair[1] == {merged["cid"], found[2]}
+
+    assert eventually(same, LIMIT_S)
+    digests = [borg(capsys, node.home, "state")[1]["digest"] for node in (first, second)]
+    assert digests[0] and digests[0] == digests[1]
     assert first.interrupt() == second.interrupt() == 0
