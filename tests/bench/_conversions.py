@@ -1,7 +1,7 @@
 """Which models ``borg bench absorb`` converts, where it keeps what it fetched, and what each model is asked.
 
 A task is a number that means something to people (accuracy, bits per character, …), measured on the dense source and
-on each shard with the same items; at most 500 of them, 1,000 small images.
+on each shard with the same items; at most 500 of them, 1,000 small images or files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from spore_borg.learn import sources, suite_data
+from spore_borg.learn import sources, suite_data, suite_files
 from spore_borg.learn import suite as suites
 from spore_borg.learn.adapters import Adapter
 from spore_borg.learn.adapters.base import Feeds, Outputs
@@ -35,6 +35,7 @@ ITEMS_MAX = 500
 DIGITS_MAX = 1_000
 PASSAGES, PASSAGE_CHARS = 6, 84  # some 500 predictions, almost all from the middle of a sentence
 LINES, LINE_DIGITS = 24, 6
+FILES_EACH, FILES_SEED = 50, 1_014  # fresh files of 16 kinds beside the suite's 256: one file is .1 points
 # The suite's names of file types → Magika's.
 KINDS = {"bz2": "bzip", "pickle": "pickle", "plist": "applebplist", "text": "txt"}
 
@@ -175,8 +176,15 @@ def handwriting(side: Side, suite: Suite, cache: Path) -> float:
 
 
 def file_types(side: Side, suite: Suite, cache: Path) -> float:
-    """Share of files whose kind is named right."""
-    items, labels = probe_items(suite, "file-type", 128)
+    """Share of files whose kind is named right: the suite's test items, and fresh ones of each kind that is made."""
+    items, labels = probe_items(suite, "file-type")
+    lines = [text for _, text in suite_data.verses()[3::7]]
+    made = suite_files.file_types(lines, FILES_EACH, seed=FILES_SEED)
+    for _, item, label in made.rows:
+        # The standard library's own sources are the same for any seed: the suite's are enough of them.
+        if (kind := made.classes[label]) != "python":
+            items.append(item)
+            labels.append(kind)
     pairs = zip(side.answers(items), labels, strict=True)
     right = [row["classes"][0]["label"] == KINDS.get(label, label) for row, label in pairs]
     return float(np.mean(right))

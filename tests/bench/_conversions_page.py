@@ -27,7 +27,8 @@ NOTES = """
   share of items whose largest component is the same; of an embedding it means little.
 - **task** is measured with the same items before and after; **change** is in points of the share or correlation, or in
   per cent of the bits, and negative where the shard is worse. Of a share of .97 of 256 items the standard error is
-  .011, of .69 it is .029: differences of a point are noise there. Digits (1,000) are good to .002. Fidelity and tasks
+  .011, of .69 it is .029: differences of a point are noise there. Digits (1,000) are good to .002, file types (1,056)
+  to .003. Fidelity and tasks
   are the same to the last digit in every run on one fingerprint.
 - **active** is the share of coded values that spike at all, **spikes** what a coded value costs, **SynOps/MAC** the
   additions into membranes for each multiply-add of the dense model.
@@ -37,18 +38,32 @@ NOTES = """
   products are worth where few inputs are active.
 - **convert** is CPU time for calibration, thresholds, int8 weights and the file; calibration is charged to each row.
 - Weights are int8 per output channel and have the same bytes at every T. `few-spike/1` has 2^T - 1 levels and a sign,
-  `rate/1` has T.
+  `rate/1` has T. So a rate code begins at T = 8 here: with fewer levels it is of no use; and the few-spike code ends at
+  T = 16: its levels are finer than float32 carries from there on. T = 32 is the rate code's alone.
 """
 
 
 def joined(earlier: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The models of an earlier run with those that were measured again; the page says which those are."""
-    report = {**fresh, "models": {**earlier["models"], **fresh["models"]}}
+    """An earlier run with what was measured again: whole models, or single rows of a model whose task is the same."""
+    models = dict(earlier["models"])
+    for name, found in fresh["models"].items():
+        before = models.get(name, {})
+        asked = [one.get("about", {}).get("task_before") for one in (before, found)]
+        rows = {(row["rule"], row["steps"]): row for row in found["rows"]}
+        if before.get("rows") and "about" in found and asked[0] == asked[1]:
+            kept = {(row["rule"], row["steps"]): row for row in before["rows"]}
+            # What the first row of a run says of the operators holds for all of them.
+            first = {key: before["rows"][0][key] for key in ("coded", "dense") if key in before["rows"][0]}
+            rows = {key: row for key, row in sorted((kept | rows).items())}
+            rows[next(iter(rows))] |= first
+            found = {**found, "peak_mb": max(found.get("peak_mb", 0), before.get("peak_mb", 0))}
+        models[name] = {**found, "rows": list(rows.values())}
+    report = {**fresh, "models": models}
     report["steps"] = sorted({*earlier["steps"], *fresh["steps"]})
     report.setdefault("peers", earlier.get("peers", []))
     report["about"] = {
         **fresh["about"],
-        "runs": "more than one: some models were measured again, on this machine",
+        "runs": "more than one: some models or rows were measured again, on this machine",
     }
     return report
 

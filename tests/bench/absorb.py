@@ -1,11 +1,12 @@
-"""``borg bench absorb [--models NAME,…] [--steps 4,5,7,8,16] [--docs]``: real models as spikes, in numbers.
+"""``borg bench absorb [--models NAME,…] [--steps 4,5,7,8,16,32] [--docs]``: real models as spikes, in numbers.
 
 Each model of ``_conversions.ENTRIES`` is fetched (and kept under the user's cache folder), imported, calibrated on the
 full probe suite, and converted at every number of steps with ``few-spike/1`` (up to 16) and, from 8 on, ``rate/1``.
 Measured on the suite's 64 fidelity items and by the model's own task, against the dense source. One process a model,
 one thread each, two at once; CPU time throughout. Prints the page and writes ``tests/bench/results/absorb.json``;
-``--docs`` also writes ``docs/reference/conversions.md``; with ``--models`` the page keeps the other models of the
-last run. A model that cannot be fetched or converted is named with the reason. Exit status 1: a model failed.
+``--docs`` also writes ``docs/reference/conversions.md``; with ``--models`` or ``--steps`` the page keeps the other
+models of the last run and, where a model's task is as it was, its other rows. A model that cannot be fetched or
+converted is named with the reason. Exit status 1: a model failed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.bench._report import about
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results" / "absorb.json"
-STEPS = (4, 5, 7, 8, 16)  # 32, which only the rate code has, takes some minutes more
+STEPS = (4, 5, 7, 8, 16, 32)
 RATE_FROM = 8  # fewer levels than that are no use for a rate code
 FEW_SPIKE_MAX = 16
 REPEATS = 3
@@ -382,7 +383,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         parser.error(f"no model {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
     earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else None
-    narrowed = bool(given.models or given.only_peers) and earlier is not None
+    narrowed = bool(given.models or given.only_peers or steps != list(STEPS)) and earlier is not None
 
     def save(fresh: dict[str, Any]) -> dict[str, Any]:
         whole = page.joined(earlier, fresh) if narrowed and earlier is not None else fresh

@@ -88,3 +88,17 @@ def test_models_of_an_earlier_run_stay_and_rows_of_a_new_one_win() -> None:
         "magika": 0.9,
     }
     assert whole["peers"] == earlier["peers"] and "more than one" in page.markdown(whole)
+
+
+def test_rows_of_an_earlier_run_stay_where_the_task_is_the_same() -> None:
+    earlier = report({"magika": found("b", 1.0, [row(4, 0.6, 1.0), row(8, 0.7, 1.0)])})
+    late = {**row(32, 0.8, 1.0), "rule": "rate/1"}
+    del late["coded"], late["dense"]
+    fresh = report({"magika": {**found("b", 1.0, [row(8, 0.9, 1.0), late]), "peak_mb": 50.0}})
+    magika = page.joined(earlier, fresh)["models"]["magika"]
+    assert [(one["rule"], one["steps"], one["cosine"]) for one in magika["rows"]] == [
+        ("few-spike/1", 4, 0.6), ("few-spike/1", 8, 0.9), ("rate/1", 32, 0.8),
+    ]  # fmt: skip
+    assert magika["peak_mb"] == 100.0 and page._stayed(magika)
+    other = report({"magika": found("b", 0.5, [row(8, 0.9, 0.5)])})
+    assert len(page.joined(earlier, other)["models"]["magika"]["rows"]) == 1, "another task is another table"
