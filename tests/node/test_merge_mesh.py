@@ -1,4 +1,4 @@
-"""Two real nodes absorb siblings of one model and merge them: experts stay, what has become redundant is one model less."""
+"""Two real nodes absorb siblings of one model and merge them: experts stay, redundant ones become one."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_mesh_of_two_merges_what_it_has_absorbed(
 def test_siblings_that_a_better_model_made_redundant_become_one(
     start_absorbing: Callable[..., NodeProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two of a lineage help; then a model comes that says more than both, and a mean of them says as much as they do."""
+    """Two of a lineage help; a model comes that says more than both; then their mean says as much as they do."""
     base = models.tiny_cnn(tmp_path / "base")["digits.pth"]
     trained(base, 0, 9, seed=5, epochs=4, count=1_000)
     for name, seed in (("one", 105), ("two", 106)):
