@@ -19,9 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from spore_borg.errors import BorgError, IntegrityError, LocalProtocolError, NotFound
+from spore_borg.errors import BorgError, IntegrityError, LocalProtocolError, NotAllowed, NotFound
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record, parse
+from spore_borg.records.reasons import Refused
 from spore_borg.store.api import HEADS_DEFAULT, Appended, Last
 from spore_borg.store.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
@@ -371,7 +372,15 @@ class Log:
             return cached
         if Cid.of(raw) != cid:
             raise self._damaged(f"the bytes of record {cid} have changed")
-        record = parse(raw, trusted=True)  # it was checked in full before it was stored
+        try:
+            record = parse(raw, trusted=True)  # it was checked in full before it was stored
+        except (
+            Refused
+        ) as refused:  # the bytes are whole, so a release stored them whose records have another form
+            raise NotAllowed(
+                detail=f"{self.path} was written by another release, and this one cannot read its records "
+                f"(record {cid}: {refused.code}). Nothing is changed. Use that release, or begin anew with --home DIR."
+            ) from refused
         self._remember(record)
         return record
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from spore_borg.errors import IntegrityError, LocalProtocolError, NotFound
+from spore_borg.errors import IntegrityError, LocalProtocolError, NotAllowed, NotFound
+from spore_borg.records.canonical import decode, encode
 from spore_borg.records.cid import Cid
 from spore_borg.store import log as log_module
 from spore_borg.store.api import RecordStore
@@ -227,6 +228,21 @@ def test_changed_bytes_are_found(tmp_path: Path) -> None:
             log.get(records[1].cid)
         with pytest.raises(IntegrityError, match="have changed"):
             log.check()
+
+
+def test_records_of_another_form_are_refused_with_advice(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    record = chain(1)[0]
+    other = encode({**decode(record.raw), "v": 2})
+    cid = Cid.of(other)
+    with Log(path) as log:
+        log.append([record])
+    db = sqlite3.connect(path)
+    db.execute("UPDATE record SET raw = ?, cid = ?", (other, bytes(cid)))
+    db.commit()
+    db.close()
+    with Log(path) as log, pytest.raises(NotAllowed, match=r"another release.*bad-version.*--home"):
+        log.get(cid)
 
 
 def test_torn_pages_are_found(tmp_path: Path) -> None:
