@@ -40,5 +40,6 @@ MERGE_INPUTS_MAX = 16  # models that one merge joins
 MERGE_SOURCES_MAX = 256  # files of all models of one merge
 STATE_MEMBERS_MAX = 64  # absorbed models of one modality in the state
 REMEASURES_MAX = 8  # times one absorption may be measured again because the state had moved
+OPEN_INTENTS_MAX = 8  # declared runs of one author that have no result yet
 REANNOUNCEMENTS_MAX = 16  # times one experiment may be announced again
 VIEWERS_MAX = 256  # explorer live streams

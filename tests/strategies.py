@@ -70,7 +70,7 @@ def values() -> st.SearchStrategy[Any]:
 def _experiments() -> st.SearchStrategy[bodies.Experiment]:
     common: dict[str, Any] = {
         "task": cids(), "bases": st.lists(cids(), max_size=2, unique=True).map(tuple), "recipe": flat_maps(),
-        "operator": words(32), "why": words(280), "seed_epoch": numbers(), "family": words(64),
+        "operator": words(32), "why": words(280), "intent": cids(), "seed": octets(8), "family": words(64),
         "fingerprint": octets(32), "error": words(500), "states": rows(cids(), SEGMENTS_MAX),
         "params_count": numbers(), "steps": numbers(), "flops": numbers(), "cpu_ms": numbers(),
         "curve": rows(numbers(), CURVE_POINTS_MAX),
@@ -144,7 +144,10 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
         blocks=numbers(1, BLOCKS_MAX), block_tokens=numbers(1, 1 << 24), val_bytes=numbers(1),
         tolerance=numbers(), data=cids(), evaluator=octets(32), spec=flat_maps(), baseline=flat_maps(),
     ),
-    "intent": st.builds(bodies.Intent, task=cids(), recipe=octets(32), until=numbers()),
+    "intent": st.builds(
+        bodies.Intent, task=cids(), bases=st.lists(cids(), max_size=2, unique=True).map(tuple), recipe=octets(32),
+        until=numbers(),
+    ),
     "experiment": _experiments(),
     "absorption": _absorptions(bodies.Absorption),
     "refinement": _absorptions(bodies.Refinement, base=cids()),

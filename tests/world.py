@@ -16,14 +16,16 @@ from spore_borg.records import bodies, keys, onion
 from spore_borg.records.cid import RAW, Cid
 from spore_borg.records.envelope import Record, sign
 from spore_borg.records.merkle import state_digest
-from spore_borg.views.draw import run_seed
+from spore_borg.views import seeds
 from spore_borg.views.reduce import View, invitation_message
+from spore_borg.views.settle import recipe_digest
 from spore_borg.views.verdicts import Claim
 
 BLOCKS, SEGMENTS, STEPS, VAL_BYTES = 8, 10, 100, 1000
 ONION = 256
 PROBE_COST = 0.05  # evaluating all blocks, as a part of a run (PROTOCOL §4: 2-7 %)
 LIARS = ("metric", "process", "ring")
+Recipe = dict[str, int | bool | str]
 
 
 def h(*parts: object) -> bytes:
@@ -45,6 +47,19 @@ class Truth:
 
     def digest(self, step: int) -> bytes:
         return h("state", self.recipe, self.seed, step)
+
+
+@dataclass
+class Plan:
+    """A declared run that waits for its seed."""
+
+    node: SimNode
+    quality: int
+    bases: tuple[Cid, ...]
+    recipe: Recipe
+    intent: Record
+    record: Record | None = None  # the experiment
+    lie: bool = False
 
 
 @dataclass
@@ -93,6 +108,7 @@ class World:
         self.nodes: dict[str, SimNode] = {}
         self.mesh: Cid | None = None
         self._view: tuple[int, View | None] = (0, None)
+        self.plans: list[Plan] = []  # published as soon as their seeds are there
 
     def write(
         self,
@@ -174,15 +190,51 @@ class World:
             ),
         )
 
-    def experiment(
-        self, node: SimNode, quality: int, base: Cid | None, view: View, label: object = None
-    ) -> Record:
-        """A run whose true quality is ``quality`` nano-bits per byte; liars claim more."""
-        seed_epoch = self.epoch - 1
-        value = node.onion_values.value(seed_epoch - node.join_epoch)
+    def declare(
+        self,
+        node: SimNode,
+        quality: int,
+        base: Cid | None = None,
+        label: object = None,
+        recipe: Recipe | None = None,
+    ) -> Plan:
+        """The intent of a run whose true quality is ``quality`` nano-bits per byte."""
         bases = (base,) if base else ()
-        recipe: dict[str, int | bool | str] = {"x": quality if label is None else str(label)}
-        seed = run_seed(value, self.task, bases)
+        recipe = recipe or {"x": quality if label is None else str(label)}
+        body = bodies.Intent(task=self.task, bases=bases, recipe=recipe_digest(recipe), until=self.epoch + 20)
+        return Plan(node, quality, bases, recipe, self.write(node, body))
+
+    def seed_of(self, plan: Plan) -> bytes | None:
+        """The seed of a declared run, as soon as it is there."""
+        assert plan.node.prev is not None, "it has written its intent"
+        drawn = seeds.ripe(self.view(), plan.intent, plan.node.prev)
+        return drawn.seed if drawn else None
+
+    def experiment(
+        self,
+        node: SimNode,
+        quality: int,
+        base: Cid | None,
+        label: object = None,
+        recipe: Recipe | None = None,
+    ) -> Record:
+        """Declare a run, let epochs pass until it has a seed, and publish it."""
+        return self.publish(self.ripened(self.declare(node, quality, base, label, recipe)))
+
+    def ripened(self, plan: Plan) -> Plan:
+        """Let epochs pass until a declared run has a seed."""
+        for _ in range(5):
+            if self.seed_of(plan) is not None:
+                return plan
+            self.tick()
+        raise AssertionError("a seed ripens within some epochs")
+
+    def publish(self, plan: Plan, **changes: object) -> Record:
+        """Run what was declared; liars claim more than its true quality."""
+        node, quality, recipe = plan.node, plan.quality, plan.recipe
+        given = self.seed_of(plan)
+        assert given is not None, "it has a seed"
+        seed = int.from_bytes(given, "big")
         truth = Truth(quality, seed, h(sorted(recipe.items())))
         losses, digests = truth.losses(), [truth.digest(k * STEPS // SEGMENTS) for k in range(SEGMENTS)]
         if node.kind in ("metric", "ring"):
@@ -195,14 +247,27 @@ class World:
             losses, tuple(digests), params, tail, h("ls", seed, node.name), h("ss", seed, node.name)
         )
         facts = prover.Facts(
-            recipe, "test", "because", bases, seed_epoch, "CPU_TEST", node.fingerprint, 1, STEPS, 1, 1, ()
+            recipe,
+            "test",
+            "because",
+            plan.bases,
+            plan.intent.cid,
+            given,
+            "CPU_TEST",
+            node.fingerprint,
+            1,
+            STEPS,
+            1,
+            1,
+            (),
         )
         states = [Cid.of(digest, RAW) for digest in digests[1:-1]]
-        task = view.tasks[self.task]
+        task = self.view().tasks[self.task]
         body = prover.claim_body(self.task, task, facts, run, Cid.of(params, RAW), states, "kept")
-        record = self.write(node, body)
+        record = self.write(node, dataclasses.replace(body, **changes))  # type: ignore[arg-type]
         node.runs[record.cid], self.truth[record.cid] = run, truth
-        node.trained += node.kind not in LIARS
+        plan.record, plan.lie = record, node.kind in LIARS
+        node.trained += not plan.lie
         return record
 
     # what a worker would recompute
@@ -318,6 +383,12 @@ class World:
         for node in list(self.nodes.values()):
             if node.kind != "asleep":
                 self.perform(node, view)
+        for plan in [
+            plan for plan in self.plans if plan.node.kind != "asleep" and self.seed_of(plan) is not None
+        ]:
+            self.plans.remove(plan)
+            if not view.ledger.account(plan.node.key.public).banned:
+                self.publish(plan)
         if callable(acts):
             acts(view)
         for node in self.nodes.values():
@@ -366,7 +437,7 @@ class World:
         self, author: str, quality: int = 10**9, base: Cid | None = None, epochs: int = 8
     ) -> tuple[View, Claim]:
         """One experiment and the epochs that a verdict takes."""
-        record = self.experiment(self.nodes[author], quality, base, View(self.records))
+        record = self.experiment(self.nodes[author], quality, base)
         view = self.run(epochs)
         return view, view.claims[record.cid]
 

@@ -89,6 +89,8 @@ class Experiment:
     recipe: dict[str, object]
     recipe_digest: str
     seed: str
+    intent: str | None  # that declared the run before it had a seed
+    witnesses: int | None  # seals that the seed is mixed of; None while that is not checked
     steps: int
     flops: int
     cpu_ms: int

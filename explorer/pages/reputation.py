@@ -35,6 +35,8 @@ class Standing:
     records: int
     experiments: int
     attestations: int
+    intents: int  # declared runs
+    lapsed: int  # those that led to no experiment within their lease
     last_epoch: int
 
 

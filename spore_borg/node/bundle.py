@@ -21,6 +21,7 @@ from spore_borg.node.lattices import evaluator_of
 from spore_borg.node.once import call_worker
 from spore_borg.node.rebuild import check_records
 from spore_borg.node.tasks import task_spec
+from spore_borg.records.bodies import Experiment
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record, parse
 from spore_borg.records.keys import node_name
@@ -171,9 +172,12 @@ def _check_records_part(directory: Path, about: dict[str, Any], experiment: Cid,
     digest = view.digest_of(view.round) or b""
     note("view digest", digest.hex() == about.get("digest"), f"round {view.round}: {digest.hex()[:16]}…")
     claim = view.claims.get(experiment)
-    if claim is None:
-        note("verdict", False, "the records hold no such claim")
+    if claim is None or not isinstance(claim.body, Experiment):
+        note("verdict", False, f"the records hold no such claim. {view.notes.get(experiment, '')}".rstrip())
         return None
+    others = len(view.witnesses[experiment])  # the fold drew the seed again; with another one it is no claim
+    bound = f"mixed of {others} seal(s) by others" if others else "its author was alone: nobody else bound it"
+    note("seed", True, f"follows from intent {claim.body.intent}, {bound}")
     passes = sum(e.finding is not None and e.finding.word == "pass" for e in claim.evidence.values())
     note(
         "verdict",

@@ -42,6 +42,10 @@ class Drawer:
             return None
         return value if isinstance(value, dict) else None
 
+    def names(self) -> list[bytes]:
+        """Names of everything in it."""
+        return [bytes.fromhex(path.stem) for path in self._directory.glob("*.json")]
+
     def drop(self, name: bytes) -> None:
         """Forget it."""
         (self._directory / f"{name.hex()}.json").unlink(missing_ok=True)

@@ -8,12 +8,14 @@ from typing import Any
 import trio
 
 from spore_borg.errors import NotFound
+from spore_borg.node.plans import Plan
 from spore_borg.node.researcher import IDLE_S, Researcher
 from spore_borg.policies import growing
 from spore_borg.policies.operators import Proposal, Space, space_of
 from spore_borg.policies.proposer import Situation
 from spore_borg.records.bodies import Task
 from spore_borg.records.cid import Cid
+from spore_borg.views.seeds import Drawn
 from workspace import lattice_recipe
 
 
@@ -27,9 +29,9 @@ class GrowingResearcher(Researcher):
         """The recipes of a lattice; ``rows`` and ``bases`` are given, not searched."""
         return space_of(lattice_recipe, {})
 
-    def _situation(self, task_cid: Cid, task: Task) -> Situation:
+    def _situation(self, task_cid: Cid, task: Task, declared: frozenset[bytes]) -> Situation:
         self._task = task_cid
-        return super()._situation(task_cid, task)
+        return super()._situation(task_cid, task, declared)
 
     def decide(self, now: Situation) -> Proposal | None:
         """See ``policies.growing``."""
@@ -41,23 +43,37 @@ class GrowingResearcher(Researcher):
         }
         return growing.propose(now, growing.own_ranges(view, self.hub.me, self._task), params, self.rng)
 
-    async def _propose(self, task_cid: Cid, task: Task) -> Proposal:
-        """The next proposal whose bases' lattices can be had; waits while there is none."""
+    async def _propose(
+        self, task_cid: Cid, task: Task, declared: frozenset[bytes], *, wait: bool
+    ) -> Proposal | None:
+        """The next proposal whose bases' lattices can be had; waits while there is none, if it may."""
         told = False
         while True:
-            proposal = await super()._propose(task_cid, task)
-            weights = [self.hub.view.body_of(base).weights for base in proposal.bases]
-            try:
-                self._bases = tuple([await self.fetch(cid) for cid in weights if cid is not None])
-            except NotFound:
-                if not told:
-                    self.hub.event(
-                        "waiting", f"no connected peer has a lattice that task {task.name} builds on"
-                    )
-                    told = True
-                await trio.sleep(IDLE_S)
-            else:
+            proposal = await super()._propose(task_cid, task, declared, wait=wait)
+            if proposal is None or await self._bring(proposal.bases):
                 return proposal
+            if not told:
+                self.hub.event("waiting", f"no connected peer has a lattice that task {task.name} builds on")
+                told = True
+            if not wait:
+                return None
+            await trio.sleep(IDLE_S)
+
+    async def _bring(self, bases: tuple[Cid, ...]) -> bool:
+        """Have the lattices of these experiments here for the next run; false if one cannot be had."""
+        weights = [self.hub.view.body_of(base).weights for base in bases]
+        try:
+            self._bases = tuple([await self.fetch(cid) for cid in weights if cid is not None])
+        except NotFound:
+            return False
+        return True
+
+    async def _experiment(self, task_cid: Cid, task: Task, data: Path, plan: Plan, drawn: Drawn) -> bool:
+        """One declared run, with its own bases: others were declared since."""
+        if not await self._bring(plan.proposal.bases):
+            self.hub.event("lapsed", "a declared run is given up: a lattice that it builds on is gone")
+            return False
+        return await super()._experiment(task_cid, task, data, plan, drawn)
 
     def job(self, task: Task, proposal: Proposal, seed: int) -> dict[str, Any]:
         """What the worker is asked to train."""

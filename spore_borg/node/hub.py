@@ -178,9 +178,9 @@ class Hub:
         """Whether a record of this node is here."""
         return bool(self._own)
 
-    def own(self, kind: str) -> list[Record]:
-        """This node's own records of a kind, oldest first."""
-        return [record for record in self._own if record.kind == kind]
+    def own(self, kind: str = "") -> list[Record]:
+        """This node's own records of a kind, or of any, oldest first."""
+        return [record for record in self._own if record.kind == kind or not kind]
 
     # ---- the view
 

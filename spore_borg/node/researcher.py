@@ -1,7 +1,7 @@
 """The research loop: propose, declare, run, publish, again.
 
-Every number in a claim comes from the harness in the worker; the seed comes from an onion value that the
-node has already revealed, so nobody chooses it.
+Every number in a claim comes from the harness in the worker; the seed comes from what others reveal after the run
+was declared, so nobody chooses it. While one run trains, the seeds of the next ripen.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ import trio
 from spore_borg.errors import NotFound
 from spore_borg.node.drawer import Drawer, pack_run
 from spore_borg.node.hub import Hub
+from spore_borg.node.plans import Plan, Plans
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import deck, prover
 from spore_borg.policies.operators import Proposal, Space, Trial, space_of
 from spore_borg.policies.proposer import Situation, propose
-from spore_borg.records.bodies import Intent, Task
+from spore_borg.records.bodies import Task
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerError, WorkerRefused
-from spore_borg.views.draw import run_seed
 from spore_borg.views.frontier import Frontier, short_unit, show
 from spore_borg.views.reduce import View
+from spore_borg.views.seeds import Drawn
 from spore_borg.views.settle import recipe_digest
 from workspace import recipe
 
@@ -37,7 +38,9 @@ Fetch = Callable[[Cid], Awaitable[Path]]
 Progress = Callable[[dict[str, Any] | None], None]
 
 PENDING_MAX = 6  # own claims without a verdict; beyond that research waits for verification
-INTENT_EPOCHS = 20  # length of a lease on a recipe
+INTENT_EPOCHS = (
+    20  # length of a lease on a recipe, beside twice the time that it and those before it should train
+)
 IDLE_S = 5.0
 PAUSE_S, PAUSE_S_MAX = (
     2.0,
@@ -75,20 +78,20 @@ class Researcher:
         self.runs = Drawer(hub.home.work / "runs")
         self.count = 0
         self.failures = 0  # in a row, and not by the recipe's fault
+        self.run_s = 0.0  # how long the last run trained
         self._checked: dict[Cid, bool] = {}  # experiment → whether its recipe is one of the task's
 
     async def run(self, task_cid: Cid, experiments: int | None) -> None:
         """Research until cancelled, or until ``experiments`` runs are published."""
-        task = self.hub.view.tasks[task_cid]
+        task, plans = self.hub.view.tasks[task_cid], Plans(self.hub, task_cid)
         while experiments is None or self.count < experiments:
             data = await self._dataset(task)  # each time: it may be gone, and come back from a peer
+            left = None if experiments is None else experiments - self.count
+            await self._declare(task_cid, task, plans, left)
             await self._wait_for_verification()
-            proposal = await self._propose(task_cid, task)
-            seed_epoch, value = await self._revealed()
-            digest = recipe_digest(proposal.recipe)
-            self.hub.write(Intent(task=task_cid, recipe=digest, until=self.hub.epoch() + INTENT_EPOCHS))
-            await self._experiment(task_cid, task, data, proposal, seed_epoch, value)
-            self.count += 1
+            plan, drawn = await self._ripe(task_cid, task, plans, left)
+            self.count += await self._experiment(task_cid, task, data, plan, drawn)
+            plans.drop(plan)
             if self.failures:
                 await trio.sleep(min(PAUSE_S_MAX, PAUSE_S * 2 ** min(self.failures, 16)))
 
@@ -115,30 +118,50 @@ class Researcher:
                 told = True
             await self.hub.changed()
 
-    async def _revealed(self) -> tuple[int, bytes]:
-        """The newest epoch whose onion value this node has revealed in a seal, and the value."""
-        while not self.hub.own("seal"):  # noqa: ASYNC110 - a seal comes with the clock, not with a fold
-            await trio.sleep(0.2)
-        seal = self.hub.own("seal")[-1]
-        return seal.epoch, seal.body.value
-
     # ---- what to run
 
-    async def _propose(self, task_cid: Cid, task: Task) -> Proposal:
-        """The policy's next proposal; waits while there is nothing to start from."""
+    async def _ripe(self, task_cid: Cid, task: Task, plans: Plans, left: int | None) -> tuple[Plan, Drawn]:
+        """The next declared run that has a seed. Before it begins, others are declared: their seeds ripen meanwhile."""
+        while True:
+            await self._declare(task_cid, task, plans, left)
+            found = plans.ripe()
+            if found is not None:
+                return found
+            with trio.move_on_after(IDLE_S):
+                await self.hub.changed()
+
+    async def _declare(self, task_cid: Cid, task: Task, plans: Plans, left: int | None) -> None:
+        """Declare runs while there is room; at least one is waiting afterwards, if there may be any."""
+        while plans.room() > 0 and (left is None or len(plans.waiting) < left):
+            proposal = await self._propose(task_cid, task, plans.recipes(), wait=not plans.waiting)
+            if proposal is None:
+                return
+            epoch_s = self.hub.clock.epoch_ms / 1000 if self.hub.clock else 1.0
+            training = int(2 * self.run_s * (len(plans.waiting) + 1) / epoch_s)
+            plans.declare(proposal, self.hub.epoch() + INTENT_EPOCHS + training)
+
+    async def _propose(
+        self, task_cid: Cid, task: Task, declared: frozenset[bytes], *, wait: bool
+    ) -> Proposal | None:
+        """The policy's next proposal.
+
+        Args:
+            declared: digests of recipes that are not to be proposed again.
+            wait: whether to wait while there is nothing to start from; else None.
+        """
         told = False
         while True:
             try:
                 # In a thread: a model of many runs takes its time, and the connections go on meanwhile.
                 proposal = await trio.to_thread.run_sync(
-                    self.decide, self._situation(task_cid, task), abandon_on_cancel=True
+                    self.decide, self._situation(task_cid, task, declared), abandon_on_cancel=True
                 )
             except ValueError as error:  # of the task itself; verification goes on
                 proposal = None
                 if not told:
                     self.hub.event("warning", f"nothing can be proposed for task {task.name}: {error}")
                     told = True
-            if proposal is not None:
+            if proposal is not None or not wait:
                 return proposal
             with trio.move_on_after(IDLE_S):
                 await self.hub.changed()
@@ -151,14 +174,14 @@ class Researcher:
         """The recipes of a task."""
         return space_of(recipe, deck.NEEDS, seq_max=seq_max(task))
 
-    def _situation(self, task_cid: Cid, task: Task) -> Situation:
+    def _situation(self, task_cid: Cid, task: Task, declared: frozenset[bytes]) -> Situation:
         view, epoch = self.hub.view, self.hub.epoch()
         trials = {trial.cid: trial for trial in self.trials(view, task_cid)}
         frontier = view.solo[task_cid, self.family] if (task_cid, self.family) in view.solo else Frontier()
         leased = frozenset(
             record.body.recipe for record in self.hub.records
             if record.kind == "intent" and record.author != self.hub.me and record.body.until >= epoch
-        )  # fmt: skip
+        ) | declared  # fmt: skip
         return Situation(
             space=self.space(task), baseline=task.baseline,
             trials=tuple(trials.values()),
@@ -220,14 +243,13 @@ class Researcher:
 
     # ---- running it
 
-    async def _experiment(
-        self, task_cid: Cid, task: Task, data: Path, proposal: Proposal, seed_epoch: int, value: bytes
-    ) -> None:
+    async def _experiment(self, task_cid: Cid, task: Task, data: Path, plan: Plan, drawn: Drawn) -> bool:
+        """Do a declared run and publish it; whether it was published."""
         out = self.hub.home.work / "run"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        bases = tuple(proposal.bases)
-        seed = run_seed(value, task_cid, bases)
+        proposal = plan.proposal
+        seed = int.from_bytes(drawn.seed, "big")
         began, what = time.monotonic(), f"{proposal.operator}: {proposal.why}"
         self.hub.event("experiment", f"begins: {what}")
 
@@ -247,21 +269,22 @@ class Researcher:
             self.failures = 0 if of_recipe else self.failures + 1
         finally:
             self.progress(None)
-        self.publish(task_cid, task, proposal, bases, seed_epoch, seed, answer)
+        self.run_s = time.monotonic() - began
+        self.publish(task_cid, task, plan, drawn.seed, answer)
         shutil.rmtree(out, ignore_errors=True)
+        return True
 
     def job(self, task: Task, proposal: Proposal, seed: int) -> dict[str, Any]:
         """What the worker is asked to train."""
         return {"task": task_spec(task), "recipe": proposal.recipe, "seed": seed}
 
-    def publish(
-        self, task_cid: Cid, task: Task, proposal: Proposal, bases: tuple[Cid, ...], seed_epoch: int, seed: int,
-        answer: dict[str, Any],
-    ) -> None:  # fmt: skip
+    def publish(self, task_cid: Cid, task: Task, plan: Plan, seed: bytes, answer: dict[str, Any]) -> None:
         """Store the run's files and secrets, then sign its claim."""
+        proposal = plan.proposal
         facts = prover.Facts(
-            recipe=proposal.recipe, operator=proposal.operator, why=proposal.why, bases=bases, seed_epoch=seed_epoch,
-            family=self.family, fingerprint=self.fingerprint, params_count=answer.get("params_count", 0),
+            recipe=proposal.recipe, operator=proposal.operator, why=proposal.why, bases=plan.intent.body.bases,
+            intent=plan.intent.cid, seed=seed, family=self.family, fingerprint=self.fingerprint,
+            params_count=answer.get("params_count", 0),
             steps=answer.get("steps", 0), flops=answer.get("flops", 0), cpu_ms=answer.get("cpu_ms", 0),
             curve=tuple(answer.get("curve", ())),
         )  # fmt: skip
@@ -269,7 +292,7 @@ class Researcher:
             self.hub.write(prover.crash_body(task_cid, facts, answer["error"]))
             self.hub.event("crashed", f"{proposal.operator}: {proposal.why}: {answer['error']}")
             return
-        run = self.secrets(seed, answer)
+        run = self.secrets(int.from_bytes(seed, "big"), answer)
         weights = self.hub.blobs.put_file(answer["weights_path"], move=True)
         states = [self.hub.blobs.put_file(path, move=True) for path in answer["state_paths"][1:]]
         outcome = self._outcome(task_cid, proposal, sum(run.losses) // task.val_bytes)

@@ -24,7 +24,7 @@ from spore_borg.node.lattices import base_weights
 from spore_borg.node.tasks import task_spec
 from spore_borg.policies import prover
 from spore_borg.policies.verifier import Duty, duties
-from spore_borg.records.bodies import STEP_PPM_MAX, Absorption, Announce, Trace, TraceStates
+from spore_borg.records.bodies import STEP_PPM_MAX, Absorption, Announce, Experiment, Trace, TraceStates
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerRefused, WorkerTimedOut
@@ -302,9 +302,9 @@ class Verifier:
         return claim.author == self.hub.me
 
     def _seed(self, claim: Claim) -> int:
-        value = self.hub.view.seed_value(claim.target)
-        assert value is not None, "a claim's seed was checked when it was acknowledged"
-        return self.hub.view.seed_of(claim.target, value)
+        body = claim.body
+        assert isinstance(body, Experiment), "only experiments have seeds"
+        return int.from_bytes(body.seed, "big")  # compared with the intent's before this was a claim
 
     def _reveal(self, claim: Claim, duty: Duty) -> None:
         item = (claim.evidence if duty.named is None else claim.jury).get(self.hub.me)

@@ -51,7 +51,8 @@ class Facts:
     operator: str
     why: str
     bases: tuple[Cid, ...]
-    seed_epoch: int
+    intent: Cid
+    seed: bytes
     family: str
     fingerprint: bytes
     params_count: int
@@ -68,8 +69,8 @@ def claim_body(
     root = merkle.loss_root(run.loss_secret, list(run.losses))
     return Experiment(
         task=task_cid, bases=facts.bases, recipe=facts.recipe, operator=facts.operator, why=clip(facts.why, WHY_BYTES),
-        seed_epoch=facts.seed_epoch, family=facts.family, fingerprint=facts.fingerprint, outcome=outcome, error="",
-        metric=root.total // task.val_bytes, loss_root=root.digest, loss_sum=root.total,
+        intent=facts.intent, seed=facts.seed, family=facts.family, fingerprint=facts.fingerprint, outcome=outcome,
+        error="", metric=root.total // task.val_bytes, loss_root=root.digest, loss_sum=root.total,
         state_root=merkle.state_root(run.state_secret, list(run.digests)), states=tuple(states), weights=weights,
         params=run.params, params_count=facts.params_count, steps=facts.steps, flops=facts.flops,
         cpu_ms=facts.cpu_ms, curve=facts.curve,
@@ -80,7 +81,7 @@ def crash_body(task_cid: Cid, facts: Facts, error: str) -> Experiment:
     """The record of a run that crashed: nothing to verify, something to learn."""
     return Experiment(
         task=task_cid, bases=facts.bases, recipe=facts.recipe, operator=facts.operator, why=clip(facts.why, WHY_BYTES),
-        seed_epoch=facts.seed_epoch, family=facts.family, fingerprint=facts.fingerprint, outcome="crashed",
+        intent=facts.intent, seed=facts.seed, family=facts.family, fingerprint=facts.fingerprint, outcome="crashed",
         error=clip(error, ERROR_BYTES), metric=None, loss_root=None, loss_sum=None,
         state_root=None, states=(), weights=None, params=None, params_count=facts.params_count, steps=facts.steps,
         flops=facts.flops, cpu_ms=facts.cpu_ms, curve=facts.curve,

@@ -171,12 +171,18 @@ class Task(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent(Body):
-    """A short lease: this node is about to run this recipe."""
+    """A run declared before its seed exists, and a short lease: this node is about to run this recipe."""
 
     KIND: ClassVar[str] = "intent"
     task: Cid = f(s.link)
+    bases: tuple[Cid, ...] = f(s.many(s.link, 2))
     recipe: bytes = f(s.octets(32))
     until: int = f(s.integer())
+
+    def check(self) -> None:
+        """The bases are a set."""
+        if len(set(self.bases)) != len(self.bases):
+            raise Refused("bad-body", "intent: the bases are different records")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +195,8 @@ class Experiment(Body):
     recipe: dict[str, int | bool | str] = f(s.flat_map(64))
     operator: str = f(s.text(32))
     why: str = f(s.text(280))
-    seed_epoch: int = f(s.integer())
+    intent: Cid = f(s.link)  # that declared the run
+    seed: bytes = f(s.octets(8))
     family: str = f(s.text(64))
     fingerprint: bytes = f(s.octets(32))
     outcome: str = f(s.one_of(*OUTCOMES))

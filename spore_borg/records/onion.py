@@ -52,16 +52,18 @@ class Onion:
 
 
 def check(anchor: bytes, value: bytes, index: int, known: tuple[int, bytes] | None = None) -> bool:
-    """Whether a revealed value is the anchor's, using the last known one to save hashes.
+    """Whether a revealed value is the anchor's, using a known one to save hashes.
 
     Args:
         anchor: 32 bytes, value(0).
         value: 32 bytes, said to be value(index).
         index: epochs since the join.
-        known: (index, value) checked before, if any and earlier.
+        known: (index, value) checked before, if any.
     """
     if not 0 <= index <= LENGTH:
         return False
     if known is not None and known[0] <= index:
         return peel(value, index - known[0]) == known[1]
+    if known is not None:  # a layer has one value only
+        return peel(known[1], known[0] - index) == value
     return peel(value, index) == anchor

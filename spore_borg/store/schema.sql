@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS experiment (
   cid TEXT NOT NULL UNIQUE, task TEXT NOT NULL, class TEXT NOT NULL, author TEXT NOT NULL, epoch INTEGER NOT NULL,
   base TEXT, base2 TEXT, depth INTEGER NOT NULL, operator TEXT NOT NULL, why TEXT NOT NULL,
   recipe TEXT NOT NULL, recipe_digest TEXT NOT NULL, changed TEXT NOT NULL,  -- JSON [[field, before, after], …] against base
-  seed TEXT NOT NULL, metric INTEGER, gain INTEGER,  -- gain: base metric - metric (positive is better); NULL without base
+  seed TEXT NOT NULL, intent TEXT, witnesses INTEGER,  -- seals that the seed is mixed of; NULL while that is not checked
+  metric INTEGER, gain INTEGER,  -- gain: base metric - metric (positive is better); NULL without base
   steps INTEGER NOT NULL, flops INTEGER NOT NULL, cpu_ms INTEGER NOT NULL, params_count INTEGER NOT NULL,
   weights TEXT, fingerprint TEXT NOT NULL, curve TEXT NOT NULL,  -- JSON: train loss, micro-nats, evenly spaced over steps
   outcome TEXT NOT NULL,    -- the author's word: kept, discarded, crashed
@@ -62,7 +63,9 @@ CREATE INDEX IF NOT EXISTS ledger_cause ON ledger(cause);
 CREATE TABLE IF NOT EXISTS node (
   name TEXT PRIMARY KEY, display TEXT, class TEXT NOT NULL, fingerprint TEXT NOT NULL, device TEXT NOT NULL,
   role TEXT NOT NULL, root INTEGER NOT NULL, score INTEGER NOT NULL, frauds INTEGER NOT NULL, trust INTEGER NOT NULL,
-  influence_ppm INTEGER NOT NULL, banned INTEGER NOT NULL, banned_cause TEXT, records INTEGER NOT NULL,
+  influence_ppm INTEGER NOT NULL, banned INTEGER NOT NULL, banned_cause TEXT,
+  intents INTEGER NOT NULL DEFAULT 0, lapsed INTEGER NOT NULL DEFAULT 0,  -- declared runs, and those that led to no experiment within their lease
+  records INTEGER NOT NULL,
   experiments INTEGER NOT NULL, attestations INTEGER NOT NULL, last_epoch INTEGER NOT NULL, last_round INTEGER,
   digest TEXT, digest_round INTEGER, profile TEXT) WITHOUT ROWID;  -- digest: the view digest in its last seal
 CREATE INDEX IF NOT EXISTS node_trust ON node(trust DESC, name);

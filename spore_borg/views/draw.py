@@ -104,10 +104,3 @@ def share_out(names: list[bytes], parts: Sequence[int]) -> Mapping[bytes, tuple[
     """All segments of a new key's run, dealt out to the drawn verifiers in order of their keys."""
     names = sorted(names)
     return {name: tuple(parts[rank :: len(names)]) for rank, name in enumerate(names)}
-
-
-def run_seed(value: bytes, task: bytes, bases: tuple[bytes, ...]) -> int:
-    """The 64-bit seed of a run, from the author's own onion value of an epoch: the author cannot choose it."""
-    return int.from_bytes(
-        hashlib.sha256(b"spore-borg/seed\0" + value + task + b"".join(bases)).digest()[:8], "big"
-    )

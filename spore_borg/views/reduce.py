@@ -19,7 +19,7 @@ from spore_borg.records.canonical import encode
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import usable, verify
-from spore_borg.views import budget, draw, drawing, lineage, resume, terms, verdicts
+from spore_borg.views import budget, drawing, lineage, resume, seeds, terms, verdicts
 from spore_borg.views.bank import Bank
 from spore_borg.views.dag import Dag, Reach
 from spore_borg.views.frontier import Frontier
@@ -79,7 +79,11 @@ class View:
         self.by_instance: dict[Cid, Claim] = {}
         self.pending: list[Claim] = []
         self.notes: dict[Cid, str] = {}  # experiment → why it is no claim
-        self.seeds: dict[Cid, int] = {}  # of acknowledged experiments
+        self.electorates: list[seeds.Electorate] = []  # after the newest rounds
+        self.promises: dict[Cid, seeds.Promise] = {}  # acknowledged intents
+        self.open_intents: dict[bytes, list[Cid]] = {}  # by author: those that wait for their experiment
+        self.used: dict[Cid, Cid] = {}  # intent → the experiment that it led to
+        self.witnesses: dict[Cid, tuple[Cid, ...]] = {}  # experiment → the seals that its seed is mixed of
         self.crashed: set[Cid] = set()
         self.frontiers: dict[tuple[Cid, str], Frontier] = defaultdict(Frontier)
         self.solo: dict[tuple[Cid, str], Frontier] = defaultdict(Frontier)
@@ -162,6 +166,7 @@ class View:
         for bank in (self.bank, self.bank_solo):
             bank.drop(banned)
         self.ledger.close_round(any(c.verdict in (verdicts.ACCEPTED, verdicts.REFUTED) for c in settled))
+        seeds.close_round(self, epoch, live)
         digest = self._digest(digest, round_, epoch, fresh, settled)
         self.rounds.append(Round(round_, epoch, len(sealed), weight, total, len(fresh), digest))
         return digest
@@ -208,6 +213,8 @@ class View:
             case "task":
                 self.tasks[record.cid] = record.body
                 terms.take_suite(self, record)
+            case "intent":
+                seeds.take_intent(self, record, round_, self._rounds_before(record.epoch))
             case "experiment":
                 self._experiment(record, round_)
             case "absorption" | "refinement" | "merge":
@@ -219,7 +226,7 @@ class View:
             case "attest_commit" | "attest_reveal" | "open" | "trace" | "trace_states":
                 self._evidence(record, round_)
             case _:
-                pass  # genesis, seal and intent act through the graph or through policies
+                pass  # genesis and seal act through the graph
 
     def _member(self, key: bytes) -> Member:
         return self.members.setdefault(key, Member(key))
@@ -258,6 +265,7 @@ class View:
 
     def _experiment(self, record: Record, round_: int) -> None:
         body: Experiment = record.body
+        seeds.take_experiment(self, record)
         if body.outcome == "crashed":
             self.crashed.add(record.cid)
             self.notes[record.cid] = "The run crashed: there is nothing to verify."
@@ -305,7 +313,7 @@ class View:
     def _begin(self, claim: Claim, record: Record, round_: int) -> None:
         self.claims[claim.target.cid] = claim
         self.by_instance[record.cid] = claim
-        if round_ - bisect.bisect_left(self._round_epochs, record.epoch) > ACK_LATE_MAX:
+        if round_ - self._rounds_before(record.epoch) > ACK_LATE_MAX:
             claim.settle(
                 verdicts.VOID,
                 round_,
@@ -320,16 +328,9 @@ class View:
         body: Experiment = self.dag.records[self.dag.index[experiment]].body
         return body
 
-    def seed_value(self, record: Record) -> bytes | None:
-        """The author's onion value behind a run's seed, if it was revealed in the run's past."""
-        at = self.dag.seals.get(record.body.seed_epoch, {}).get(record.author)
-        if at is None or record.body.seed_epoch > record.epoch or self.dag.records[at].seq >= record.seq:
-            return None
-        return self.value(record.author, record.body.seed_epoch)
-
-    def seed_of(self, record: Record, value: bytes) -> int:
-        """The seed that a run had to use, given its author's onion value."""
-        return draw.run_seed(value, record.body.task, record.body.bases)
+    def _rounds_before(self, epoch: int) -> int:
+        """Number of rounds whose epoch is below this one."""
+        return bisect.bisect_left(self._round_epochs, epoch)
 
     def _evidence(self, record: Record, round_: int) -> None:
         claim = self.by_instance.get(record.body.target)
@@ -358,15 +359,18 @@ class View:
         joins = [join for join in member.joins if join.seq < seal.seq and join.epoch <= epoch]
         if not joins:
             return None
-        join = max(joins, key=lambda item: item.seq)
-        index = epoch - join.epoch
-        known = member.onion_known.get(join.cid)
         value: bytes = seal.body.value
-        if not onion.check(join.body.anchor, value, index, known if known and known[0] <= index else None):
-            return None
-        if known is None or known[0] < index:
-            member.onion_known[join.cid] = (index, value)
-        return value
+        return value if self.fits(max(joins, key=lambda item: item.seq), epoch, value) else None
+
+    def fits(self, join: Record, epoch: int, value: bytes, *, keep: bool = True) -> bool:
+        """Whether a value is that of an epoch in the onion of an acknowledged join; ``keep``: remember it if so."""
+        index, kept = epoch - join.epoch, self.members[join.author].onion_known
+        known = kept.get(join.cid)
+        if not onion.check(join.body.anchor, value, index, known):
+            return False
+        if keep and (known is None or known[0] < index):
+            kept[join.cid] = (index, value)
+        return True
 
     def _step(
         self, claim: Claim, round_: int, epoch: int, trusted: dict[bytes, int], live: set[bytes]

@@ -13,7 +13,7 @@ from typing import Any
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.records.keys import node_name
-from spore_borg.views import failures, health, shards, terms, verdicts
+from spore_borg.views import failures, health, seeds, shards, terms, verdicts
 from spore_borg.views.frontier import Frontier, Step, show
 from spore_borg.views.lattices import NAMES_BASES
 from spore_borg.views.reduce import View
@@ -140,8 +140,9 @@ def _experiments(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
             "operator": body.operator, "why": body.why, "recipe": json.dumps(body.recipe, sort_keys=True),
             "recipe_digest": recipe_digest(body.recipe).hex(),
             "changed": json.dumps(changed(base_body.recipe if base_body else {}, body.recipe) if base_body else []),
-            "seed": _seed(view, record), "metric": body.metric, "gain": gain, "steps": body.steps,
-            "flops": body.flops,
+            "seed": str(int.from_bytes(body.seed, "big")), "intent": _text(body.intent),
+            "witnesses": len(view.witnesses[record.cid]) if record.cid in view.witnesses else None,
+            "metric": body.metric, "gain": gain, "steps": body.steps, "flops": body.flops,
             "cpu_ms": body.cpu_ms, "params_count": body.params_count,
             "weights": _text(body.weights) if body.weights else None,
             "fingerprint": body.fingerprint.hex(), "curve": json.dumps(body.curve), "outcome": body.outcome,
@@ -155,13 +156,6 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[list[An
     return [
         [name, before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)
     ]
-
-
-def _seed(view: View, record: Record) -> str:
-    if record.cid in view.seeds:
-        return str(view.seeds[record.cid])
-    value = view.seed_value(record)
-    return "" if value is None else str(view.seed_of(record, value))
 
 
 def _chosen(view: View) -> Iterator[tuple[tuple[Cid, str], list[Step], str]]:
@@ -275,6 +269,7 @@ def _ledger(number: int, entry: Any) -> Row:
 
 def _nodes(view: View) -> Iterator[Row]:
     capped, total = influence(view.ledger.trust), max(1, sum(view.ledger.trust.values()))
+    promised = seeds.lapsed(view)
     counts: dict[bytes, list[int]] = {}
     last: dict[bytes, Record] = {}  # of two with one number the one with the smaller cid, whoever came first
     seals: dict[bytes, Record] = {}
@@ -299,6 +294,7 @@ def _nodes(view: View) -> Iterator[Row]:
             "trust": view.ledger.trust.get(key, 0), "influence_ppm": capped.get(key, 0) * PPM // total,
             "banned": int(account.banned) if account else 0,
             "banned_cause": _text(account.banned_cause) if account and account.banned_cause else None,
+            "intents": promised.get(key, (0, 0))[0], "lapsed": promised.get(key, (0, 0))[1],
             "records": counts[key][0], "experiments": counts[key][1], "attestations": counts[key][2],
             "last_epoch": last[key].epoch,
             "last_round": member.round_seen if member and member.round_seen >= 0 else None,

@@ -12,7 +12,7 @@ from spore_borg.limits import REMEASURES_MAX
 from spore_borg.records.bodies import Absorption, Experiment, Refinement, Task
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
-from spore_borg.views import budget, verdicts
+from spore_borg.views import budget, seeds, verdicts
 from spore_borg.views.bank import REFUSED, STALE
 from spore_borg.views.gate import BLOCKS, SEGMENTS
 
@@ -40,7 +40,7 @@ def take_suite(view: View, record: Record) -> None:
 
 
 def experiment_fault(view: View, record: Record, body: Experiment, round_: int) -> str:
-    """Why an experiment cannot be a claim; empty if it can. Remembers its seed on the way."""
+    """Why an experiment cannot be a claim; empty if it can. Remembers its seed's witnesses on the way."""
     task = view.tasks.get(body.task)
     if task is None:
         return "Its task is not an acknowledged record."
@@ -57,11 +57,7 @@ def experiment_fault(view: View, record: Record, body: Experiment, round_: int) 
     fault = _fingerprint_fault(view, record)
     if fault:
         return fault
-    value = view.seed_value(record)
-    if value is None:
-        return "Its author has revealed no onion value for the seed's epoch before it."
-    view.seeds[record.cid] = view.seed_of(record, value)
-    return _copy_fault(view, record, body, round_)
+    return seeds.fault(view, record) or _copy_fault(view, record, body, round_)
 
 
 def _fingerprint_fault(view: View, record: Record) -> str:

@@ -38,7 +38,7 @@ def experiment(rng: random.Random) -> bodies.Experiment:
     return bodies.Experiment(
         task=rng.choice(TASKS), bases=(_cid(rng),), recipe=recipe, operator="mutate",
         why=f"width {recipe['width']}: a wider middle gave more than a longer schedule",
-        seed_epoch=rng.randint(1, 9_999),
+        intent=_cid(rng), seed=rng.randbytes(8),
         family="CPU_X86_64", fingerprint=rng.choice(FINGERPRINTS), outcome=rng.choice(("kept", "discarded")), error="",
         metric=falling[-1], loss_root=rng.randbytes(32), loss_sum=rng.randint(10**12, 10**14),
         state_root=rng.randbytes(32),
@@ -70,7 +70,9 @@ BODIES: dict[str, Callable[[random.Random], bodies.Body]] = {
     "attest_commit": lambda rng: bodies.AttestCommit(target=_cid(rng), digest=rng.randbytes(32), named=None),
     "attest_reveal": _reveal,
     "experiment": experiment,
-    "intent": lambda rng: bodies.Intent(task=rng.choice(TASKS), recipe=rng.randbytes(32), until=rng.randint(1, 10**4)),
+    "intent": lambda rng: bodies.Intent(
+        task=rng.choice(TASKS), bases=(), recipe=rng.randbytes(32), until=rng.randint(1, 10**4)
+    ),
     "open": _open,
 }  # fmt: skip
 

@@ -36,8 +36,8 @@ def samples() -> dict[str, envelope.Record]:
     seal = bodies.Seal(value=bytes(32), round=3, digest=bytes(32))
     experiment = bodies.Experiment(
         task=link(1), bases=(link(2),), recipe={f"setting_{n}": n * 1000 for n in range(30)}, operator="bandit",
-        why="a wider middle layer", seed_epoch=7, family="CPU_X86_64", fingerprint=bytes(32), outcome="kept",
-        error="", metric=1_234_567_890, loss_root=bytes(32), loss_sum=10**12, state_root=bytes(32),
+        why="a wider middle layer", intent=link(4), seed=bytes(8), family="CPU_X86_64", fingerprint=bytes(32),
+        outcome="kept", error="", metric=1_234_567_890, loss_root=bytes(32), loss_sum=10**12, state_root=bytes(32),
         states=tuple(link(n) for n in range(9)), weights=link(3), params=bytes(32), params_count=10**6, steps=300,
         flops=10**15, cpu_ms=10**5, curve=tuple(range(10**9, 10**9 + 40)),
     )  # fmt: skip

@@ -58,7 +58,7 @@ def drawn(world: World, verifiers: str = "b", claims: int = 1) -> list[Claim]:
     """Claims of node a for which one idle node is drawn."""
     world.nodes[verifiers].kind = "idle"
     made = [
-        world.experiment(world.nodes["a"], 10**9 + number, None, world.view()).cid for number in range(claims)
+        world.experiment(world.nodes["a"], 10**9 + number, None).cid for number in range(claims)
     ]
     key = world.nodes[verifiers].key.public
     for _ in range(8):
@@ -237,7 +237,7 @@ def test_lost_evidence_is_told_once_and_ends_nothing(
     world: World, hub_in: HubIn, damage: bytes | None
 ) -> None:
     world.nodes["b"].kind = "mute"  # commits, never reveals
-    record = world.experiment(world.nodes["a"], 10**9, None, world.view())
+    record = world.experiment(world.nodes["a"], 10**9, None)
     key = world.nodes["b"].key.public
     for _ in range(10):
         view = world.tick()
@@ -257,7 +257,7 @@ def test_lost_evidence_is_told_once_and_ends_nothing(
 
 def test_lost_secrets_of_an_own_run_are_told_once(world: World, hub_in: HubIn) -> None:
     world.nodes["a"].kind = "closed"  # never opens
-    world.experiment(world.nodes["a"], 10**9, None, world.view())
+    world.experiment(world.nodes["a"], 10**9, None)
     key = world.nodes["a"].key.public
     for _ in range(10):
         if any(duty.what == "open" for duty in duties(world.tick(), key)):

@@ -204,7 +204,7 @@ def test_a_newcomer_is_not_told_a_whole_history(hub_in: Callable[[World, str], H
     world = World(6)
     world.populate()
     for number in range(VERDICTS_TOLD_MAX + 5):
-        world.experiment(world.nodes["root"], 10**9 + number, None, world.view(), label=number)
+        world.experiment(world.nodes["root"], 10**9 + number, None, label=number)
         world.tick()
     world.run(4)
     hub = hub_in(world, "root")

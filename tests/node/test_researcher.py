@@ -14,6 +14,7 @@ import trio.lowlevel
 from spore_borg.errors import NotFound
 from spore_borg.node import researcher
 from spore_borg.node.hub import Hub
+from spore_borg.node.plans import Plans
 from spore_borg.node.researcher import Researcher
 from spore_borg.policies.operators import Proposal
 from spore_borg.records.bodies import Task
@@ -64,8 +65,10 @@ class FakeWorker:
 class Fixed(Researcher):
     """Proposes one recipe after another without looking at anything."""
 
-    async def _propose(self, _task_cid: Cid, _task: Task) -> Proposal:
-        return Proposal(recipe={"x": self.count}, bases=(), operator="random", why="because")
+    async def _propose(
+        self, _task_cid: Cid, _task: Task, declared: frozenset[bytes], *, wait: bool
+    ) -> Proposal:
+        return Proposal(recipe={"x": self.count + len(declared)}, bases=(), operator="random", why="because")
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ def test_a_dataset_that_nobody_has_is_waited_for_and_told_once(hub: Hub, naps: l
 def test_recipes_of_strangers_that_no_harness_takes_are_no_trials(hub_in: HubIn) -> None:
     world = World(32)
     world.populate("a")
-    world.experiment(world.nodes["a"], 10**9, None, world.view())  # its recipe has a field that no task has
+    world.experiment(world.nodes["a"], 10**9, None)  # its recipe has a field that no task has
     hub = hub_in(world, "root")
     made = Researcher(
         hub, FakeWorker(), lambda _: None, lambda _: None, family="CPU_TEST", fingerprint=b"F" * 32,  # type: ignore[arg-type]
@@ -167,7 +170,9 @@ def test_recipes_of_strangers_that_no_harness_takes_are_no_trials(hub_in: HubIn)
     base = tasks.spec("pico")["baseline"]
     for recipe in (base, {**base, "lr": -1}, {**base, "more": 1}, {"lr": base["lr"]}):
         proposal = Proposal(recipe=dict(recipe), bases=(), operator="random", why="because")
-        made.publish(task, hub.view.tasks[task], proposal, (), 0, 1, {"status": "crashed", "error": "x"})
+        plans = Plans(hub, task)
+        plans.declare(proposal, hub.epoch() + 1)
+        made.publish(task, hub.view.tasks[task], plans.waiting[-1], bytes(8), {"status": "crashed", "error": "x"})
     assert [trial.recipe for trial in made.trials(hub.view, task)] == [base]
 
 
@@ -180,7 +185,7 @@ def test_a_task_that_nothing_can_be_proposed_for_ends_no_node(hub: Hub) -> None:
 
     async def main() -> None:
         with trio.move_on_after(0.5):
-            await made._propose(task, hub.view.tasks[task])
+            await made._propose(task, hub.view.tasks[task], frozenset(), wait=True)
             raise AssertionError("there is nothing to propose")
 
     trio.run(main)

@@ -37,17 +37,26 @@ def busy(seed: int) -> tuple[tuple[Record, ...], bytes]:
             if not view.ledger.account(node.key.public).banned:
                 steps = view.frontiers[world.task, "CPU_TEST"].steps
                 base = steps[-1].cid if steps else None
-                world.experiment(
-                    node, 10**9 - len(world.records) * 10**6, base, view, label=len(world.records)
-                )
+                quality, label = 10**9 - len(world.records) * 10**6, len(world.records)
+                world.plans.append(world.declare(node, quality, base, label))
 
     for _ in range(16):
         world.tick(act)
         sleeper = world.nodes["c"]
         sleeper.kind = "asleep" if world.rng.random() < 0.2 else "honest"
+    choosing(world)
     fork(world)
     world.run(3)
     return tuple(world.records), world.nodes["root"].key.public
+
+
+def choosing(world: World) -> None:
+    """Attempts to choose a seed; one intent with two experiments, the first of which depends on no order of arrival."""
+    plan = world.ripened(world.declare(world.nodes["a"], 10**9, label="declared"))
+    world.publish(plan, seed=bytes(8))
+    world.publish(plan)
+    other = world.ripened(world.declare(world.nodes["root"], 10**9, label="another"))
+    world.publish(other, recipe={"x": 1})
 
 
 def fork(world: World) -> None:
@@ -57,7 +66,7 @@ def fork(world: World) -> None:
     made = []
     for number in range(3):
         node.seq, node.prev, world.heads = seq, prev, set(heads)
-        made.append(world.write(node, bodies.Intent(task=world.task, recipe=h(number), until=1)))
+        made.append(world.write(node, bodies.Intent(task=world.task, bases=(), recipe=h(number), until=1)))
     world.heads = heads | {record.cid for record in made[1:]}
     node.kind = "asleep"
 

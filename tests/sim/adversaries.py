@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from spore_borg.views.reduce import View
 from spore_borg.views.reputation import influence
-from tests.world import SimNode, World
+from tests.world import Plan, SimNode, World
 
 RATE = 0.15  # experiments per node and epoch
+RIPENING_EPOCHS = 4  # at the end, for the runs that are declared last
 SLEEP_EPOCHS = 16  # so long a sleeper is honest
 CASES = {  # name: (part of the nodes, what they do, invited)
     "no attack": (0.0, "honest", True),
@@ -50,7 +51,7 @@ def simulate(case: str, nodes: int, epochs: int, seed: int) -> Outcome:
             world.join(SimNode(name, seed), None)
         world.nodes[name].kind = "honest" if kind == "sleeper" else kind
     started = world.epoch
-    lies = set()
+    plans: list[Plan] = []
 
     def act(view: View) -> None:
         for name, node in world.nodes.items():
@@ -58,17 +59,16 @@ def simulate(case: str, nodes: int, epochs: int, seed: int) -> Outcome:
             if view.ledger.account(node.key.public).banned or world.rng.random() >= rate:
                 continue
             quality = 10**9 - (world.epoch - started) * 4 * 10**6 - world.rng.randint(0, 40 * 10**6)
-            record = world.experiment(node, quality, None, view, label=(name, world.epoch))
-            if node.kind == "ring":
-                lies.add(record.cid)
+            plans.append(world.declare(node, quality, None, label=(name, world.epoch)))
+            world.plans.append(plans[-1])
 
     view = View(world.records)
-    for epoch in range(epochs):
+    for epoch in range(epochs + RIPENING_EPOCHS):
         if kind == "sleeper" and epoch == SLEEP_EPOCHS:
             for name in bad:
                 world.nodes[name].kind = "ring"
         view = world.tick(act if epoch < epochs - 8 else None)
-    return count(world, view, set(bad), lies)
+    return count(world, view, set(bad), {plan.record.cid for plan in plans if plan.record and plan.lie})
 
 
 def count(world: World, view: View, bad: set[str], lies: set[object]) -> Outcome:

@@ -9,7 +9,7 @@ from tests.sim.adversaries import CASES, simulate
 
 @pytest.mark.parametrize("case", ["lazy 30 %", "Sybil 50 %"])
 def test_small_mesh_accepts_no_lie(case: str) -> None:
-    outcome = simulate(case, nodes=7, epochs=18, seed=3)
+    outcome = simulate(case, nodes=7, epochs=24, seed=3)
     assert outcome.false_accepted == 0 and outcome.honest_refuted == 0
     assert outcome.honest_accepted == outcome.honest_claims > 0
     assert outcome.influence < 0.1

@@ -232,7 +232,7 @@ def test_tasks_take_their_own_kind_of_claim() -> None:
     absorption = world.absorb("ann", "minilm")
     view = world.run(2)
     assert "not the mesh's task" in view.notes[absorption.cid]
-    run = world.experiment(world.nodes["ann"], 10**9, None, view)
+    run = world.experiment(world.nodes["ann"], 10**9, None)
     assert "takes absorptions" in world.run(2).notes[run.cid]
 
 

@@ -22,7 +22,6 @@ from spore_borg.records import bodies
 from spore_borg.records.cid import Cid
 from spore_borg.runner.client import Worker
 from spore_borg.store.blobs import Blobs
-from spore_borg.views.draw import run_seed
 from spore_borg.views.evidence import CLEAR_PPM, FRAUD_PPM, REPLAY
 from spore_borg.views.reduce import View
 from spore_borg.views.verdicts import ACCEPTED, REFUTED, Claim
@@ -92,7 +91,7 @@ class Mesh:
             )  # fmt: skip
 
     def fetch(self, blobs: Blobs) -> Callable[[Cid], Any]:
-        async def bring(cid: Cid) -> Path:
+        async def bring(cid: Cid, _most_bytes: int | None = None) -> Path:
             for other in (desk.blobs for desk in self.desks.values()):
                 if not blobs.has(cid) and other.has(cid):
                     assert blobs.put_file(other.path(cid)) == cid
@@ -118,15 +117,18 @@ class Mesh:
 
     async def train(self, name: str, recipe_of: Callable[[dict[str, Any]], dict[str, Any]]) -> Cid:
         """An experiment: signed with the task's baseline, trained by what ``recipe_of`` makes of it."""
-        world, node, view = self.world, self.world.nodes[name], View(self.world.records)
-        task = view.tasks[world.task]
-        seed_epoch = world.epoch - 1
-        seed = run_seed(node.onion_values.value(seed_epoch - node.join_epoch), world.task, ())
+        world, node, task = self.world, self.world.nodes[name], self.world.view().tasks[self.world.task]
         recipe = dict(task.baseline)
+        plan = world.declare(node, 0, recipe=recipe)
+        while (given := world.seed_of(plan)) is None:
+            world.epoch += 1
+            for sealing in world.nodes.values():
+                world.seal(sealing, world.view())
         answer = await self.workers[self.letters[name]].call(
             "train",
             {
-                "task": task_spec(task), "recipe": recipe_of(recipe), "seed": seed, "out_dir": str(self.room / "run"),
+                "task": task_spec(task), "recipe": recipe_of(recipe), "seed": int.from_bytes(given, "big"),
+                "out_dir": str(self.room / "run"),
                 "data_path": str(await self.verifiers[name]._fetch(task.data)),
             },
         )  # fmt: skip
@@ -136,8 +138,8 @@ class Mesh:
             octets(answer["tail"]), b"l" * 32, b"s" * 32,
         )  # fmt: skip
         facts = prover.Facts(
-            recipe, "test", "because", (), seed_epoch, "CPU_TEST", node.fingerprint, answer["params_count"],
-            answer["steps"], answer["flops"], 1, (),
+            recipe, "test", "because", (), plan.intent.cid, given, "CPU_TEST", node.fingerprint,
+            answer["params_count"], answer["steps"], answer["flops"], 1, (),
         )  # fmt: skip
         weights = blobs.put_file(Path(answer["weights_path"]))
         states = [blobs.put_file(Path(path)) for path in answer["state_paths"][1:]]

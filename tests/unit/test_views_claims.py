@@ -100,7 +100,7 @@ def test_copied_commit_and_its_evidence_are_worth_nothing() -> None:
     """The hash in a commit holds the verifier's key: another one cannot reveal to it."""
     world = World(19)
     world.populate("a", "b", "c", c="idle")
-    record = world.experiment(world.nodes["a"], QUALITY, None, world.view())
+    record = world.experiment(world.nodes["a"], QUALITY, None)
     view = world.run(2)
     thief, victim = world.nodes["c"], world.nodes["b"]
     while not (theirs := world.view().claims[record.cid].evidence.get(victim.key.public)):
@@ -122,7 +122,7 @@ def test_unopened_claim_is_void_without_loss_and_then_replayed_in_full(kind: str
     world = World(7)
     world.populate("a", "b", "c", a=kind)
     world.nodes["a"].skipped = world.nodes["b"].key.public
-    record = world.experiment(world.nodes["a"], QUALITY, None, View(world.records))
+    record = world.experiment(world.nodes["a"], QUALITY, None)
     view = world.run(1)
     while view.claims.get(record.cid) is None or view.claims[record.cid].verdict is None:
         view = world.tick()
@@ -142,7 +142,7 @@ def test_opening_before_the_commits_are_complete_does_not_count() -> None:
     world = World(8)
     world.populate("a", "b", "c", b="idle", c="idle")
     author = world.nodes["a"]
-    record = world.experiment(author, QUALITY, None, View(world.records))
+    record = world.experiment(author, QUALITY, None)
     view = world.run(4)
     claim = view.claims[record.cid]
     accomplice = world.nodes["root"].key.public
@@ -159,8 +159,8 @@ def test_opening_before_the_commits_are_complete_does_not_count() -> None:
 def test_author_cannot_attest_to_itself_nor_evidence_serve_another_claim() -> None:
     world = World(9)
     world.populate("a", "b", "c")
-    one = world.experiment(world.nodes["a"], QUALITY, None, View(world.records), label="one")
-    two = world.experiment(world.nodes["b"], QUALITY, None, View(world.records), label="two")
+    one = world.experiment(world.nodes["a"], QUALITY, None, label="one")
+    two = world.experiment(world.nodes["b"], QUALITY, None, label="two")
     view = world.run(2)
     world.write(world.nodes["a"], bodies.AttestCommit(target=one.cid, digest=h("x"), named=None))
     view = world.run(3)
@@ -201,8 +201,9 @@ def test_back_dated_claim_is_late_and_must_be_announced() -> None:
     world = World(11)
     world.populate("a", "b", "c")
     author = world.nodes["a"]
+    plan = world.ripened(world.declare(author, QUALITY))
     heads, seq, prev = set(world.heads), author.seq, author.prev
-    hidden = world.experiment(author, QUALITY, None, View(world.records))
+    hidden = world.publish(plan)
     kept_seq, kept_prev = author.seq, author.prev
     world.records.remove(hidden)
     world.heads, author.kind = heads, "asleep"
@@ -220,7 +221,7 @@ def test_back_dated_claim_is_late_and_must_be_announced() -> None:
 def test_sleeping_majority_stops_the_clocks_and_loses_nothing() -> None:
     world = World(12)
     world.populate("a", "b", "c")
-    record = world.experiment(world.nodes["a"], QUALITY, None, View(world.records))
+    record = world.experiment(world.nodes["a"], QUALITY, None)
     view = world.run(2)
     for name in ("root", "b", "c"):
         world.nodes[name].kind = "asleep"
@@ -273,9 +274,16 @@ def test_one_run_is_claimed_once() -> None:
     again = world.write(world.nodes["a"], claim.body)
     stolen = world.write(world.nodes["b"], claim.body)
     view = world.run(8)
-    assert "its own author" in view.notes[again.cid]
-    assert "another author" in view.notes[stolen.cid] or "onion" in view.notes[stolen.cid]
-    assert again.cid not in view.claims and stolen.cid not in view.claims
+    other = world.publish(
+        world.ripened(world.declare(world.nodes["a"], 2 * QUALITY)), params=claim.body.params
+    )
+    taken = world.publish(world.ripened(world.declare(world.nodes["b"], QUALITY)), params=claim.body.params)
+    view = world.run(2)
+    assert "used by an earlier experiment" in view.notes[again.cid]
+    assert "no intent of its author" in view.notes[stolen.cid]
+    assert "its own author" in view.notes[other.cid]
+    assert "another author" in view.notes[taken.cid]
+    assert not {again.cid, stolen.cid, other.cid, taken.cid} & view.claims.keys()
     assert view.ledger.account(world.nodes["a"].key.public).score < score + bodies.ONE // 2
 
 
@@ -295,7 +303,7 @@ def test_malformed_claims_say_what_is_wrong() -> None:
         "sum of its losses": dataclasses.replace(good, metric=(good.metric or 0) - 1),
         "number of segments": dataclasses.replace(good, states=()),
         "fingerprint": dataclasses.replace(good, fingerprint=b"G" * 32),
-        "onion value": dataclasses.replace(good, seed_epoch=world.epoch + 2),
+        "no intent": dataclasses.replace(good, intent=other_task),
     }
     records = {words: world.write(author, body) for words, body in cases.items()}
     view = world.run(2)
@@ -308,12 +316,11 @@ def test_one_round_takes_what_a_record_rests_on_first() -> None:
     """A task, an experiment on it and one that builds on that, all shown in one epoch, in 8 orders of their ids."""
     for seed in range(8):
         world = World(seed)
-        world.populate("a", "b")
-        author = world.nodes["a"]
+        world.populate()
+        author = world.nodes["root"]
         world.epoch += 1
-        view = View(world.records)
-        first = world.experiment(author, QUALITY, None, view, label="first")
-        second = world.experiment(author, QUALITY, first.cid, view, label="second")
+        first = world.experiment(author, QUALITY, None, label="first")
+        second = world.experiment(author, QUALITY, first.cid, label="second")
         view = world.run(2)
         assert view.ack[first.cid] == view.ack[second.cid] and not view.notes
         assert set(view.claims) == {first.cid, second.cid}

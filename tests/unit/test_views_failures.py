@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spore_borg.policies import prover
-from spore_borg.records import bodies
 from spore_borg.records.cid import Cid
 from spore_borg.records.envelope import Record
 from spore_borg.views import failures
@@ -64,18 +63,15 @@ def crash(
     """A run that ended with an error."""
     node = world.nodes[name]
     facts = prover.Facts(
-        recipe, "test", "because", (base,) if base else (), world.epoch, "CPU_TEST", node.fingerprint, 1, 1, 7, 1, ()
+        recipe, "test", "because", (base,) if base else (), Cid.of(b"intent"), bytes(8), "CPU_TEST", node.fingerprint,
+        1, 1, 7, 1, (),
     )  # fmt: skip
     return world.write(node, prover.crash_body(world.task, facts, error))
 
 
 def run(world: World, name: str, recipe: dict[str, int | bool | str], base: Cid | None) -> Record:
     """A run with this recipe that did not crash."""
-    made = world.experiment(world.nodes[name], 10**9, base, world.view())
-    assert isinstance(made.body, bodies.Experiment)
-    made.body.recipe.clear()
-    made.body.recipe.update(recipe)
-    return made
+    return world.experiment(world.nodes[name], 10**9, base, recipe=recipe)
 
 
 def test_a_failure_knows_what_its_runs_share_and_what_fixed_it() -> None:
@@ -94,7 +90,7 @@ def test_a_failure_knows_what_its_runs_share_and_what_fixed_it() -> None:
     view = world.view()
     found = failures.failures(view)
     assert [len(f.runs) for f in found] == [2, 1]
-    assert [r.cid for r in found[0].runs] == [one.cid, two.cid]
+    assert [r.cid for r in found[0].runs] == sorted((one.cid, two.cid))  # of one epoch
     assert found[0].fixes == {one.cid: fix.cid}
     assert failures.common_fields(view, found[0])[0] == ["lr", 2, [9, 12]]
     assert failures.common_fields(view, found[1])[0] == ["width", 1, [1]]

@@ -101,7 +101,7 @@ def test_closed_ring_of_invited_keys_earns_nothing() -> None:
     for name in ("root", "a"):
         world.nodes[name].kind = "idle"  # seals, verifies nothing
     for number in range(4):
-        world.experiment(world.nodes["r1"], 10**9 - number * 10**8, None, View(world.records), label=number)
+        world.experiment(world.nodes["r1"], 10**9 - number * 10**8, None, label=number)
         view = world.run(3)
     view = world.run(12)
     assert all(score(world, view, name) == 0 for name in ("r1", "r2", "r3", "r4"))
@@ -131,7 +131,7 @@ def test_passing_what_a_jury_refutes_costs_half() -> None:
     """An accomplice reveals the author's own number for the named block."""
     world = World(7)
     world.populate("a", "b", "c", "d", a="metric")
-    record = world.experiment(world.nodes["a"], 10**9, None, View(world.records))
+    record = world.experiment(world.nodes["a"], 10**9, None)
     friend = world.nodes["b"]
     honest = world.recompute
 

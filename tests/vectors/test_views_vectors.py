@@ -89,6 +89,24 @@ def test_probes_follow_from_the_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STORIES))
+def test_seeds_follow_from_the_text(name: str) -> None:
+    records, wanted = told(name)
+    by_cid = {str(record.cid): record for record in records}
+    for cid, witnesses in wanted["seeds"]:
+        experiment, seals = by_cid[cid], [by_cid[seal] for seal in witnesses]
+        intent = by_cid[str(experiment.body.intent)]
+        assert intent.author == experiment.author not in {seal.author for seal in seals}
+        assert [seal.author for seal in seals] == sorted({seal.author for seal in seals})
+        values = b"".join(seal.body.value for seal in seals)
+        said = hashlib.sha256(b"spore-borg/seed\0" + intent.cid + values).digest()[:8]
+        assert said == experiment.body.seed
+    claimed = {
+        claim["experiment"] for claim in wanted["claims"] if by_cid[claim["experiment"]].kind == "experiment"
+    }
+    assert claimed == {cid for cid, _ in wanted["seeds"]}
+
+
+@pytest.mark.parametrize("name", sorted(STORIES))
 def test_trust_follows_from_the_text(name: str) -> None:
     records, wanted = told(name)
     one, last = 1 << 20, wanted["rounds"][-1][0]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def lies() -> World:
     world = World(2)
     world.populate("ann", "ben", "mal", ann="metric", mal="process")
     for name in ("ann", "mal"):
-        world.experiment(world.nodes[name], 10**9, None, world.view())
+        world.experiment(world.nodes[name], 10**9, None)
     world.run(8)
     return world
 
@@ -51,7 +52,7 @@ def unopened() -> World:
     """An author does not open in time: void; it announces the claim, which is then replayed in full."""
     world = World(4)
     world.populate("ann", "ben", ann="closed")
-    world.experiment(world.nodes["ann"], 10**9, None, world.view())
+    world.experiment(world.nodes["ann"], 10**9, None)
     world.run(8)
     world.nodes["ann"].kind = "honest"
     world.run(7)
@@ -62,7 +63,7 @@ def solo() -> World:
     """A root alone; then others come, and its claim is announced and accepted."""
     world = World(5)
     world.populate()
-    world.experiment(world.nodes["root"], 10**9, None, world.view())
+    world.experiment(world.nodes["root"], 10**9, None)
     world.run(4)
     world.populate_more("ann", "ben")
     world.run(10)
@@ -138,6 +139,24 @@ def absorbed_large() -> World:
     return world
 
 
+def chosen() -> World:
+    """Of ann's declared runs one is accepted. Its seed used twice, a seed of its own choice, one before it is there and
+    another recipe than declared are no claims."""
+    world = World(9)
+    world.populate("ann", "ben")
+    ann, plans = world.nodes["ann"], []
+    for number in range(4):
+        plans.append(world.declare(ann, 10**9 + number))
+    body = world.publish(world.ripened(plans[0])).body
+    world.publish(plans[0], params=bytes(32))
+    world.publish(plans[1], seed=bytes(8))
+    world.publish(plans[2], recipe={"x": 7})
+    late = world.declare(ann, 10**9 + 9)
+    world.write(ann, dataclasses.replace(body, intent=late.intent.cid, recipe=late.recipe, params=bytes(32)))
+    world.run(8)
+    return world
+
+
 STORIES: dict[str, Callable[[], World]] = {
     story.__name__: story
     for story in (
@@ -150,6 +169,7 @@ STORIES: dict[str, Callable[[], World]] = {
         absorbed_lies,
         absorbed_far,
         absorbed_large,
+        chosen,
     )
 }
 
@@ -202,6 +222,10 @@ def expected(records: list[Record]) -> dict[str, Any]:
             for (task, family), frontier in sorted(view.frontiers.items())
             if frontier.steps
         ],
+        "seeds": [
+            [str(cid), [str(seal) for seal in witnesses]] for cid, witnesses in sorted(view.witnesses.items())
+        ],
+        **({} if view.suites or not view.notes else {"no_claims": sorted(str(cid) for cid in view.notes)}),
         **state_of(view),
     }
 
