@@ -159,6 +159,7 @@ def environment() -> Environment:
         "unit_ppm",
         "fidelity",
         "scaled",
+        "cost",
         "size",
         "duration_ms",
         "short",

@@ -91,6 +91,13 @@ def scaled(value: int | float | None, unit: str = "") -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
+def cost(value: int | None, unit: str) -> str:
+    """What a run may spend or has spent: FLOP with a decimal prefix, characters counted."""
+    if value is None or unit == "FLOP":
+        return scaled(value, unit)
+    return plural(value, unit)
+
+
 def size(value: int) -> str:
     """Bytes for people."""
     return f"{value:,} B" if value < 10_000 else f"{value / 1024:,.1f} KiB"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from explorer import show
 from explorer.lanes import Cell
-from explorer.pages.plot import Plot, Step
+from explorer.pages.plot import FLOP_SPENT, Plot, Step
 
 WIDTH, HEIGHT = 940, 330
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 10, 40
@@ -138,7 +138,7 @@ def drawing(plot: Plot, lower: bool, height: int = HEIGHT) -> Drawing:
         hollow=tuple((_n(at_x(h.x)), _n(at_y(h.metric)), h.cid, h.metric) for h in plot.hollow),
         labels=_labels(plot, at_x, at_y, lower, height),
         x_ticks=tuple(
-            Tick(at=_n(at_x(v)), text=_x_text(plot.axis, v), anchor=_anchor(at_x(v)))
+            Tick(at=_n(at_x(v)), text=_x_text(plot.x_unit, v), anchor=_anchor(at_x(v)))
             for v in _whole(ticks(plot.x_low, plot.x_high, 6))
         ),
         y_ticks=tuple(Tick(at=_n(at_y(v * show.NBITS)), text=f"{v:.{decimals}f}") for v in y_ticks),
@@ -154,8 +154,8 @@ def _whole(values: list[float]) -> list[float]:
     return [v for v in values if v == int(v)]
 
 
-def _x_text(axis: str, value: float) -> str:
-    return show.scaled(int(value), "FLOP") if axis == "cost" else show.count(int(value))
+def _x_text(unit: str, value: float) -> str:
+    return show.scaled(int(value), "FLOP") if unit == FLOP_SPENT else show.count(int(value))
 
 
 def _decimals(values: Sequence[float]) -> int:

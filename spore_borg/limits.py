@@ -29,6 +29,7 @@ ADDRESSES_MAX = 256  # peer addresses remembered
 
 CHUNK_SIZE_BYTES = 262_144  # one blob chunk
 BLOB_SIZE_BYTES_MAX = 2 << 30  # one blob
+DATASET_BYTES_MAX = 256 << 20  # data of one task that a verifier fetches
 BLOB_INFLIGHT_MAX = 4  # chunk requests under way per peer
 BLOB_SERVE_BYTES_PER_S = 64 << 20  # what one peer may pull
 

@@ -18,20 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from workspace import tensors
+from workspace import tensors, texts
 
 VOCAB = 1_024
 VAL_SHARE = 0.06  # of the documents, chosen by their sha256
-DOCUMENT_BYTES_MAX = 8_192  # longer paragraphs of a user's text are cut here
 DOCUMENT_BYTES_MIN = 200
-TEXT_BYTES_MAX = 1 << 30
 MARK = "<doc>"
+ENCODED_TOGETHER = 256  # documents; an encoding takes some hundred bytes a token
 DEFAULT_CORPUS = "web-bible"
+DEFAULT_LICENCE = "text: public domain (World English Bible); package: MIT"
+UNSTATED = "unstated"  # the licence of a text whose owner said nothing of it
 ALL_BOOKS = range(1, 1_000)
 
 
-class DataError(ValueError):
-    """Text or a dataset file that cannot be used; the message says what would help."""
+DataError = texts.DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +61,6 @@ def bible_documents(books: range = ALL_BOOKS) -> list[str]:
     return [re.sub(r" {2,}", "\n", "\n".join(lines)).replace("`", "'") for lines in chapters.values()]
 
 
-def file_documents(path: Path) -> list[str]:
-    """Paragraphs of one text file, or of every ``*.txt`` and ``*.md`` below a directory, in order of names."""
-    files = (
-        sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md"))
-        if path.is_dir()
-        else [path]
-    )
-    if not files or not all(file.is_file() for file in files):
-        raise DataError(f"no text in {path}: give a text file, or a directory with .txt or .md files")
-    if sum(file.stat().st_size for file in files) > TEXT_BYTES_MAX:
-        raise DataError(f"{path} holds more than {TEXT_BYTES_MAX} bytes; give fewer files")
-    documents: list[str] = []
-    for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file} is not UTF-8 text: {error.reason}") from error
-        current = ""
-        for paragraph in re.split(r"\n\s*\n", text):
-            for start in range(0, len(paragraph), DOCUMENT_BYTES_MAX // 4):
-                current += ("\n\n" if current and start == 0 else "") + paragraph[
-                    start : start + DOCUMENT_BYTES_MAX // 4
-                ]
-                if len(current) >= DOCUMENT_BYTES_MAX // 4:
-                    documents.append(current)
-                    current = ""
-        if current.strip():
-            documents.append(current)
-    return documents
-
-
 def is_val(document: str) -> bool:
     """Whether a document belongs to the validation split: a function of its text alone."""
     place = int.from_bytes(hashlib.sha256(document.encode()).digest()[:4], "big")
@@ -112,15 +81,30 @@ def _train_tokenizer(documents: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def build(out: Path, text_path: Path | None = None) -> dict[str, object]:
+def _tokens(tokenizer: Tokenizer, mark: int, documents: list[str]) -> NDArray[np.uint16]:
+    """The tokens of documents, each after a mark, uint16 [n]."""
+    parts = [
+        np.array([mark, *encoding.ids], np.uint16)
+        for start in range(0, len(documents), ENCODED_TOGETHER)
+        for encoding in tokenizer.encode_batch(documents[start : start + ENCODED_TOGETHER])
+    ]
+    return np.concatenate(parts)
+
+
+def build(
+    out: Path, text_path: Path | None = None, *, corpus: str = "", licence: str = ""
+) -> dict[str, object]:
     """Build the dataset file ``out`` from the default corpus, or from a user's text.
 
+    Args:
+        corpus, licence: what the file says of its text; empty: what the default corpus is, or the path's name and
+            ``unstated``.
     Returns:
         ``path corpus licence train_tokens val_tokens train_bytes val_bytes_all sha256_text documents``.
     Raises:
         DataError: the text is missing, too large, not UTF-8, or too short for a validation split.
     """
-    found = bible_documents() if text_path is None else file_documents(text_path)
+    found = bible_documents() if text_path is None else texts.file_documents(text_path)
     documents = [
         document for document in dict.fromkeys(found) if len(document.encode()) >= DOCUMENT_BYTES_MIN
     ]
@@ -141,19 +125,14 @@ def build(out: Path, text_path: Path | None = None) -> dict[str, object]:
     }
     total: dict[str, int] = {}
     for name, split in splits.items():
-        ids: list[int] = []
-        for encoding in tokenizer.encode_batch(split):
-            ids += [mark, *encoding.ids]
-        arrays[name] = np.array(ids, np.uint16)
+        arrays[name] = _tokens(tokenizer, mark, split)
         total[name] = sum(len(document.encode()) for document in split)
         if int(lengths[arrays[name].astype(np.int64)].sum()) != total[name]:
             raise DataError(f"the tokens of the {name} split do not cover its bytes; the text cannot be used")
     text_digest = hashlib.sha256("\x00".join(documents).encode()).hexdigest()
     about = {
-        "corpus": DEFAULT_CORPUS if text_path is None else text_path.name,
-        "licence": "text: public domain (World English Bible); package: MIT"
-        if text_path is None
-        else "unstated",
+        "corpus": corpus or (DEFAULT_CORPUS if text_path is None else text_path.name),
+        "licence": licence or (DEFAULT_LICENCE if text_path is None else UNSTATED),
         "sha256_text": text_digest,
         "documents": str(len(documents)),
     }

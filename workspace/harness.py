@@ -6,35 +6,23 @@ Torch is imported only when one of them is called; `harness_digest` needs none.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from workspace import digest
 
 if TYPE_CHECKING:
     from workspace.data import Dataset
     from workspace.train import Run
 
-SOURCES = (
-    "evaluate.py", "harness.py", "model.py", "optim.py", "random.py", "recipe.py", "tensors.py", "train.py",
-)  # fmt: skip
 CURVE_POINTS_MAX = 64
 PPM_MAX = 1_000_000_000  # a relative error that counts as infinite
+harness_digest = digest.harness_digest
 
 Each = Callable[[int, int, float], None]  # (steps done, steps in all, loss in nats)
-
-
-def harness_digest() -> bytes:
-    """sha256 over the sources that decide a result: the evaluator digest of a task record, 32 bytes."""
-    total = hashlib.sha256()
-    for name in SOURCES:
-        # Line ends are a matter of the checkout, not of the program.
-        source = resources.files("workspace").joinpath(name).read_bytes().replace(b"\r\n", b"\n")
-        total.update(f"{name}\0{len(source)}\0".encode() + source)
-    return total.digest()
 
 
 def steps(task: Mapping[str, Any], recipe: Mapping[str, object]) -> dict[str, int]:

@@ -28,7 +28,6 @@ BLOCK_CHARACTERS = 1_024  # held-out characters in each of the 64 blocks
 BLOCK_CHARACTERS_MIN = 64
 STEP_CHARACTERS = 512
 SEGMENTS = 10
-UNSTATED = "unstated"  # the licence of a text whose owner said nothing of it
 NEW_TESTAMENT = range(40, 67)  # numbers of its books
 CHINESE = "jupyterlab-language-pack-zh-CN"
 CHINESE_DOCUMENT_CHARACTERS = 200  # strings of one catalogue are joined up to about this length
@@ -93,9 +92,9 @@ def build(out: Path, text_path: Path | None = None, *, corpus: str = "", licence
     Raises:
         DataError: the text is missing, not UTF-8, too short or too long.
     """
-    from workspace import data
+    from workspace import data, texts
 
-    found = _shipped() if text_path is None else data.file_documents(text_path)
+    found = _shipped() if text_path is None else texts.file_documents(text_path)
     # in the order of their digests: a slice is then a fair sample of the text, whatever the order of the files
     documents = sorted(dict.fromkeys(found), key=lambda one: hashlib.sha256(one.encode()).digest())
     train = "\n\n".join(one for one in documents if not data.is_val(one))
@@ -113,7 +112,7 @@ def build(out: Path, text_path: Path | None = None, *, corpus: str = "", licence
         )
     about = {
         "corpus": corpus or (CORPUS if text_path is None else text_path.name),
-        "licence": licence or (LICENCE if text_path is None else UNSTATED),
+        "licence": licence or (LICENCE if text_path is None else data.UNSTATED),
         "sha256_text": hashlib.sha256("\0".join(documents).encode()).hexdigest(),
     }
     # whoever passes the text on passes its terms on, too

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from explorer.db import Db
 from explorer.pages.attested import Attested, Stand, attested, claim_stands, waiting_for
-from explorer.pages.common import TaskBrief, filled, loads_list, task_briefs
+from explorer.pages.common import TaskBrief, filled, loads_dict, loads_list, task_briefs
 from explorer.pages.state import CONFIRMED, PPM, SOLO, Shard, shard
+from spore_borg.views import budget
 
 ATTESTATIONS_MAX = 100
 
@@ -32,6 +33,16 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a model costs those who verify it, as its author says; whoever verifies counts it again."""
+
+    source_bytes: int
+    shard_bytes: int
+    ops: int  # of the source, for one item
+    takers: str  # one sentence: who is asked to verify it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Absorption:
     """What only an absorbed model has."""
 
@@ -45,6 +56,7 @@ class Absorption:
     hardware_class: str
     fingerprint: str
     cpu_ms: int
+    declared: Declared
     weights: str
     sources: tuple[Source, ...]
     base: str | None  # of a refinement
@@ -64,6 +76,23 @@ def _last_stand(row: sqlite3.Row) -> Stand:
         return Stand(name="in the state, unverified", state="done", sentence=row["standing"])
     waits = row["verdict"] == "unverified" and row["stage"] != "settled"
     return Stand(name="state", state="todo" if waits else "skipped", sentence=row["standing"])
+
+
+def _declared(db: Db, row: sqlite3.Row) -> Declared:
+    task = db.one("task", cid=row["task"])
+    spec = loads_dict(None if task is None else task["body"]).get("spec")
+    most = budget.limits(spec if isinstance(spec, dict) else {})
+    size, ops = row["source_bytes"] + row["shard_bytes"], row["ops"]
+    if budget.too_large(most, size, ops):
+        takers = "That is over the limits of this mesh, so it is no claim and nobody verifies it."
+    elif budget.free(most, size, ops):
+        takers = "That is small: every trusted node may be asked to verify it."
+    else:
+        takers = (
+            "That is much: only nodes whose settings verify_bytes_max and verify_ops_max take it on are asked, "
+            "and they must hold half of the others' trust."
+        )
+    return Declared(source_bytes=row["source_bytes"], shard_bytes=row["shard_bytes"], ops=ops, takers=takers)
 
 
 def _weights(text: str) -> dict[str, int]:
@@ -109,6 +138,7 @@ def absorption(db: Db, cid: str, received_ms: int | None) -> Absorption | None:
         Absorption,
         row,
         shard=shard(row),
+        declared=_declared(db, row),
         task=next((task for task in task_briefs(db) if task.cid == row["task"]), None),
         stands=(*claim_stands(row, evidence, received_ms), _last_stand(row)),
         sources=tuple(Source(name=str(name), blob=str(blob)) for name, blob in sources),

@@ -14,6 +14,7 @@ from explorer import show
 from explorer.db import Db
 from explorer.values import Agreement, Frame, RecordRow, Who
 from spore_borg.errors import NotFound, UsageError
+from spore_borg.views.lattices import KIND
 
 LAST = 1 << 62  # a key after every other
 DIGEST_ROUNDS = 8  # rounds back in which a node's last seal still counts as reporting
@@ -188,11 +189,14 @@ class TaskBrief:
     sigma: int  # nano-units: standard deviation over seeds
     gain_min: int
     kind: str  # what its claims are: experiment or absorption
+    cost_unit: str  # of a run: FLOP, or character where it reads and does not train
 
 
 def task_brief(row: sqlite3.Row) -> TaskBrief:
     """One row of the table ``task`` as a value."""
-    return filled(TaskBrief, row)
+    spec = loads_dict(row["body"]).get("spec")
+    reads = isinstance(spec, dict) and spec.get("kind") == KIND
+    return filled(TaskBrief, row, cost_unit="character" if reads else "FLOP")
 
 
 def task_briefs(db: Db) -> tuple[TaskBrief, ...]:

@@ -23,6 +23,8 @@ RECENT_MAX = 8  # plots kept
 COLUMNS, ROWS = 216, 72  # cells of the grid of faint dots
 HOLLOW_MAX = 40  # unverified runs drawn one by one: the best of them
 AXES = ("experiment", "time", "cost")
+FLOP_SPENT = "FLOP spent"
+SPENT = {"FLOP": FLOP_SPENT, "character": "characters read"}  # the axis of cost, by the unit of a run's cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +251,7 @@ def _plot(db: Db, task: TaskBrief, hardware_class: str, axis: str, part: Window)
     hollow.sort()
     return Plot(
         axis=axis,
-        x_unit={"experiment": "experiments", "time": "epoch", "cost": "FLOP spent"}[axis],
+        x_unit={"experiment": "experiments", "time": "epoch", "cost": SPENT[task.cost_unit]}[axis],
         x_low=x_low,
         x_high=x_high,
         y_low=y_low,

@@ -21,6 +21,8 @@ class TaskFull:
     blocks: int
     val_bytes: int
     data: str
+    corpus: str  # what its author calls the data; empty where nothing is said
+    licence: str  # of the data, as its author states it
     evaluator: str
     author: str
     classes: tuple[ClassTab, ...]
@@ -36,10 +38,11 @@ class TasksPage(Page):
     tasks: tuple[TaskFull, ...]
 
 
-def _probes(body: dict[str, object]) -> tuple[str, ...]:
+def _said(body: dict[str, object], name: str) -> str:
+    """A text among a task's own settings; empty if there is none."""
     spec = body.get("spec")
-    said = spec.get("probes") if isinstance(spec, dict) else None
-    return tuple(name for name in said.split(",") if name) if isinstance(said, str) else ()
+    said = spec.get(name) if isinstance(spec, dict) else None
+    return said if isinstance(said, str) else ""
 
 
 def tasks(db: Db) -> TasksPage:
@@ -48,7 +51,19 @@ def tasks(db: Db) -> TasksPage:
     for row in db.all("tasks"):
         brief = task_brief(row)
         body = loads_dict(row["body"])
+        probes = tuple(name for name in _said(body, "probes").split(",") if name)
+        corpus, licence = _said(body, "corpus"), _said(body, "licence")
+        classes = class_tabs(db, brief)
         out.append(
-            filled(TaskFull, row, brief=brief, classes=class_tabs(db, brief), probes=_probes(body), body=body)
+            filled(
+                TaskFull,
+                row,
+                brief=brief,
+                classes=classes,
+                probes=probes,
+                body=body,
+                corpus=corpus,
+                licence=licence,
+            )
         )
     return TasksPage(frame=frame(db), tasks=tuple(sorted(out, key=lambda t: t.brief.name)))

@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "Show the mesh at work on this machine in a few minutes.",
     "status": "Where this node and its mesh stand.",
     "frontier": "The best accepted result per task and hardware class.",
+    "task": "List the mesh's tasks, look at one, or make one of your own text.",
     "absorb": "Turn a model into a spiking shard of the mesh's state.",
     "state": "The absorbed models that this mesh answers with.",
     "merge": "Make one model of absorbed models of one lineage.",

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from spore_borg.cli import frame as cli
-from spore_borg.cli.cmd_run import TASKS
+
+TASKS = ("pico", "nano", "micro", "lattice")
 
 
 @cli.command("init")

@@ -9,8 +9,6 @@ import click
 from spore_borg.cli import frame as cli
 from spore_borg.errors import UsageError
 
-TASKS = ("pico", "nano", "micro", "lattice")
-
 
 def host_port(
     _context: click.Context, _parameter: click.Parameter, value: str | None
@@ -34,7 +32,12 @@ def host_port(
 @click.option(
     "--no-train", is_flag=True, help="Only keep records in step: neither research nor verification."
 )
-@click.option("--task", type=click.Choice(TASKS), help="The task to work on  [default: nano, or the mesh's].")
+@click.option(
+    "--task",
+    metavar="NAME|CID",
+    help="The task to work on: pico, nano, micro, lattice, or one that `borg task list` shows  "
+    "[default: nano, or the mesh's].",
+)
 @click.option(
     "--resource", metavar="PERCENT", type=click.IntRange(1, 100), help="Share of this machine to use."
 )

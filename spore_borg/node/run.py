@@ -16,9 +16,9 @@ from typing import Any
 import trio
 
 from spore_borg.config import Config, load
-from spore_borg.errors import NotAllowed, TimedOut, UsageError
+from spore_borg.errors import NotAllowed, NotFound, TimedOut, UsageError
 from spore_borg.home import Home
-from spore_borg.node import blame, control, face, janitor, lattices, pages, sealer, setup
+from spore_borg.node import blame, control, face, janitor, lattices, own_tasks, pages, sealer, setup
 from spore_borg.node.absorber import Absorber, retract_own
 from spore_borg.node.growing import GrowingResearcher
 from spore_borg.node.hub import Hub
@@ -74,9 +74,10 @@ def main(path: Path, options: Mapping[str, Any]) -> None:
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are settings, under the settings' names."""
     host, port = options.get("listen") or (None, None)
+    task = options["task"] if options.get("task") in own_tasks.SHIPPED else None  # others are no setting
     role = "verify" if options.get("verify_only") else "sync" if options.get("no_train") else None
     return {
-        "name": options.get("name"), "task": options.get("task"), "role": role, "resource": options.get("resource"),
+        "name": options.get("name"), "task": task, "role": role, "resource": options.get("resource"),
         "epoch_ms": options.get("epoch_ms"), "listen_host": host, "listen_port": port,
         "suite": options.get("suite"), "offline": options.get("offline"),
         "explorer": False if options.get("no_explorer") else None, "explorer_port": options.get("explorer_port"),
@@ -272,16 +273,20 @@ class Node:
         hub = self.hub
         if hub.view.genesis is not None and hub.me in hub.view.genesis.body.roots:
             name = wanted or self.config.task
-            names = {
-                record.body.name
-                for record in hub.records
-                if record.kind == "task" and not takes_absorptions(record.body)
-            }
-            if not names or (wanted is not None and wanted not in names):
+            if not _known(hub, wanted):
+                if name not in own_tasks.SHIPPED:
+                    hint = (
+                        "`borg task list` shows the mesh's tasks; `borg task new` makes one of your own text."
+                    )
+                    raise NotFound(what="task", name=name, hint=hint)
                 await self._publish_task(worker, name, hello)
                 wanted = name
         if _choose(hub.view, wanted) is None:
-            hub.event("waiting", f"for the mesh's task{f' {wanted}' if wanted else ''} to be acknowledged")
+            named = f" {wanted}" if wanted else ""
+            here = f"for the mesh's task{named} to be acknowledged"
+            hub.event(
+                "waiting", here if _known(hub, wanted) else f"for a task{named}: no record of it is here yet"
+            )
         await hub.until(lambda view: _choose(view, wanted) is not None)
         cid = _choose(hub.view, wanted)
         assert cid is not None, "waited for"
@@ -300,15 +305,16 @@ class Node:
             job = {"kind": KIND, "out": str(out)}
             answer = await worker.call("dataset", job, timeout_s=DATASET_TIMEOUT_S)
             data = hub.blobs.put_file(answer["path"], move=True)
-            hub.write(lattices.lattice_task(answer["task"], data, bytes.fromhex(hello["lattice"])))
+            settings = {**answer["task"], "corpus": answer["corpus"], "licence": answer["licence"]}
+            hub.write(lattices.lattice_task(settings, data, bytes.fromhex(hello["lattice"])))
             hub.event("task", f"task {name}: {answer['train_characters']} characters to read")
             return
         answer = await worker.call("dataset", {"out": str(out)}, timeout_s=DATASET_TIMEOUT_S)
         data = hub.blobs.put_file(answer["path"], move=True)
-        body = task_body(
-            spec(name, val_bytes=answer["val_bytes"][name]), data, bytes.fromhex(hello["evaluator"])
+        settings = spec(
+            name, val_bytes=answer["val_bytes"][name], corpus=answer["corpus"], licence=answer["licence"]
         )
-        hub.write(body)
+        hub.write(task_body(settings, data, bytes.fromhex(hello["evaluator"])))
         hub.event("task", f"task {name}: {answer['train_tokens']} training tokens")
 
     async def _keep_ticket(self) -> None:
@@ -384,8 +390,11 @@ class Node:
                 raise UsageError(detail=f"{cid[:80]!r} is no cid: {error}.") from error
             return str(await self._fetch(wanted))
 
+        async def task(dataset: str, settings: str, evaluator: str) -> str:
+            return await own_tasks.publish_from(self.hub, dataset, settings, evaluator)
+
         return {
-            "status": status, "peers": peers, "ticket": ticket, "connect": connect, "fetch": fetch,
+            "status": status, "peers": peers, "ticket": ticket, "connect": connect, "fetch": fetch, "task": task,
             **self._absorb_handlers(),
         }  # fmt: skip
 
@@ -416,7 +425,16 @@ def maker_of(family: str, judge: Worker, second: Worker) -> Worker:
 
 
 def _choose(view: View, name: str | None) -> Cid | None:
-    """The acknowledged task of this name, else the first one of the mesh; none that takes absorptions."""
+    """The acknowledged task of this name or id, else the first one of the mesh; none that takes absorptions."""
     research = [cid for cid, task in view.tasks.items() if not takes_absorptions(task)]
     tasks = sorted(research, key=lambda cid: (view.ack.get(cid, 0), cid))
-    return next((cid for cid in tasks if name in (None, view.tasks[cid].name)), None)
+    return next((cid for cid in tasks if own_tasks.fits(name, view.tasks[cid].name, cid)), None)
+
+
+def _known(hub: Hub, wanted: str | None) -> bool:
+    """Whether a record of the wanted task is here, acknowledged or not; None: of any research task."""
+    return any(
+        own_tasks.fits(wanted, record.body.name, record.cid)
+        for record in hub.records
+        if record.kind == "task" and not takes_absorptions(record.body)
+    )

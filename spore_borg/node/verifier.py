@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from spore_borg.errors import BorgError, IntegrityError, NotFound
+from spore_borg.limits import DATASET_BYTES_MAX
 from spore_borg.node import conversions
 from spore_borg.node.drawer import Drawer, pack_found, unpack_found, unpack_run
 from spore_borg.node.hub import Hub
@@ -209,7 +210,7 @@ class Verifier:
             cache = self.hub.home.work / "absorb-cache"
             return await conversions.recompute(self.hub.view, self._call, self.blob, claim, probe, cache)
         segments = []
-        async with self.blob(claim.task.data) as data:
+        async with self.blob(claim.task.data, most_bytes=DATASET_BYTES_MAX) as data:
             common = {"task": task_spec(claim.task), "recipe": claim.recipe, "data_path": str(data)}
             params, losses, cpu_ms = (
                 await self._evaluate(claim, probe, common) if probe.blocks else (None, (), 0)
@@ -361,7 +362,7 @@ class Verifier:
     ) -> dict[str, Any]:
         state = claim.body.states[segment - 1] if segment else None
         async with (
-            self.blob(claim.task.data) as data,
+            self.blob(claim.task.data, most_bytes=DATASET_BYTES_MAX) as data,
             self.blob(state, keep=self._mine(claim)) as path,
             self.bases(claim, segment) as bases,
         ):
@@ -387,7 +388,7 @@ class Verifier:
             before, after = given[step] if step else (start, None)
             keep = self._mine(claim)
             async with (
-                self.blob(claim.task.data) as data,
+                self.blob(claim.task.data, most_bytes=DATASET_BYTES_MAX) as data,
                 self.blob(before, keep=keep) as before_path,
                 self.blob(after, keep=keep) as after_path,
                 self.bases(claim, segment) as bases,

@@ -27,7 +27,8 @@ def dataset(params: Params, _each: Each) -> dict[str, Any]:
     """Build the blob of a text: ``path corpus licence sha256_text train_characters val_characters task``."""
     from workspace import lattice_data
 
-    return lattice_data.build(Path(get(params, "out", str)), _path(params, "text_path"))
+    about = {name: get(params, name, str, "") for name in ("corpus", "licence")}
+    return lattice_data.build(Path(get(params, "out", str)), _path(params, "text_path"), **about)
 
 
 def steps(params: Params, _each: Each) -> dict[str, Any]:

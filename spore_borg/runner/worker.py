@@ -132,9 +132,7 @@ class Worker:
         import numpy as np
         import torch
 
-        from spore_borg.learn.digest import learn_digest
-        from spore_borg.runner import fingerprint, hardware
-        from workspace import harness, lattice_harness
+        from spore_borg.runner import evaluators, fingerprint, hardware
         from workspace.train import deterministic
 
         self.threads = _get(params, "threads", int, 1)
@@ -167,9 +165,7 @@ class Worker:
                 "torch": torch.__version__,
                 "numpy": np.__version__,
             },
-            "evaluator": harness.harness_digest().hex(),
-            "absorber": learn_digest().hex(),
-            "lattice": lattice_harness.lattice_digest().hex(),
+            **evaluators.digests(),
             "cores": os.cpu_count() or 1,
             "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
             "threads": self.threads,
@@ -206,9 +202,9 @@ class Worker:
         """Build a dataset file; ``val_bytes`` by the name of each shipped task that it is long enough for."""
         from workspace import data, evaluate, tasks
 
-        text = params.get("text_path")
         out = Path(_get(params, "out", str))
-        built = data.build(out, None if text is None else Path(_get(params, "text_path", str)))
+        about = {name: _get(params, name, str, "") for name in ("corpus", "licence")}
+        built = data.build(out, _path(params, "text_path"), **about)
         tokens = data.load(out)
         sizes: dict[str, int] = {}
         for name in tasks.NAMES:
@@ -217,7 +213,11 @@ class Worker:
                 sizes[name] = evaluate.val_bytes(spec, tokens)
         if not sizes:
             out.unlink()
-            raise data.DataError(f"only {len(tokens.val)} validation tokens; give more text (about 1 MB)")
+            least = tasks.spec("pico")
+            raise data.DataError(
+                f"the text gives {len(tokens.val)} validation tokens and the smallest task, pico, needs "
+                f"{least['blocks'] * least['block_tokens'] + 1}; give more text (about half a megabyte)"
+            )
         return {**built, "val_bytes": sizes}
 
     def steps(self, _number: int, params: Params) -> dict[str, Any]:

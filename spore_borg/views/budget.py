@@ -73,6 +73,11 @@ def _millions(ops: int) -> str:
     return f"{-(-ops // 1_000_000)} million operations"
 
 
+def free(most: Limits, size: int, ops: int) -> bool:
+    """Whether every trusted node has to take on a model of this cost."""
+    return size <= most.bytes_free and ops <= most.ops_free
+
+
 def fault(task: Task, body: Absorption) -> str:
     """Why the declared cost keeps an absorption from being a claim; empty if it does not."""
     return too_large(limits(task.spec), size_bytes(body), body.ops)

@@ -32,6 +32,7 @@ def shards(view: View, seq: Mapping[Cid, int]) -> Iterator[Row]:
             "origin": body.origin, "licence": body.licence, "head": body.head, "modality": body.modality,
             "rule": body.rule, "steps": body.steps, "layers": body.layers, "params_count": body.params_count,
             "sparsity_ppm": body.sparsity_ppm, "cpu_ms": body.cpu_ms, "metric": body.metric,
+            "source_bytes": body.source_bytes, "shard_bytes": body.shard_bytes, "ops": body.ops,
             "weights": str(body.weights), "sources": json.dumps([[name, str(cid)] for name, cid in body.sources]),
             "base": str(body.base) if isinstance(body, Refinement) else None,
             "inputs": json.dumps(_inputs(body)),

@@ -17,7 +17,7 @@ from spore_borg.records.merkle import LOSS_MAX, state_digest
 from spore_borg.runner import fingerprint
 from spore_borg.runner.client import Worker
 from spore_borg.runner.errors import WorkerRefused
-from workspace import harness, lattice, lattice_data, lattice_harness, lattice_recipe, tasks
+from workspace import digest, harness, lattice, lattice_data, lattice_harness, lattice_recipe, tasks
 from workspace.lattice import DataError, Published
 
 ROOT = Path(fingerprint.__file__).parents[2]
@@ -259,7 +259,7 @@ def test_a_text_of_ones_own(tmp_path: Path) -> None:
 
 def test_the_evaluators_have_digests_of_their_own() -> None:
     assert lattice_harness.lattice_digest() != harness.harness_digest()
-    assert not set(lattice_harness.SOURCES) & set(harness.SOURCES)
+    assert not set(lattice_harness.SOURCES) & set(digest.SOURCES)
 
 
 def test_nothing_of_it_needs_torch() -> None:
