@@ -28,6 +28,9 @@ FORMAT = "spore-borg-shard/1"
 TENSOR_BYTES_MAX = 4 << 30  # one tensor as stored
 RANK_MAX = 8
 READ_BYTES = 1 << 20
+TWO_BASES = frozenset(
+    ("linear", "attention", "recurrent")
+)  # families of which an input may get a second base
 INNER_STEPS = 64  # inner step n draws the rows i with i mod 64 = n - 1
 _DTYPES = {"I8": torch.int8, "U8": torch.uint8, "F32": torch.float32, "I64": torch.int64, "BOOL": torch.bool}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -37,6 +40,7 @@ _ALLOWED = {
     "s": ("F32",),
     "d": ("F32", "I64", "BOOL", "I8", "U8"),
     "t": ("F32",),
+    "f": ("F32",),  # in place of t: the threshold of an input that has two bases
     "z": ("F32",),
     "a": ("U8",),
 }
@@ -156,7 +160,7 @@ class Shard:
 
     Attributes:
         layers: K groups of layer names in graph order. places: what each operator does, by name.
-        specs: tensors of the file by name: ``q: s: d: t: z: a:``.
+        specs: tensors of the file by name: ``q: s: d: t: f: z: a:``.
     """
 
     path: Path
@@ -182,7 +186,7 @@ class Shard:
         if not data:
             return torch.empty(spec.shape, dtype=_DTYPES[spec.dtype])
         found = torch.frombuffer(data, dtype=_DTYPES[spec.dtype]).reshape(spec.shape)
-        if name[:2] in ("s:", "t:") and not bool(((found > 0) & torch.isfinite(found)).all()):
+        if name[:2] in ("s:", "t:", "f:") and not bool(((found > 0) & torch.isfinite(found)).all()):
             raise ShardError(
                 f"{name[:120]!r} holds numbers that are not finite and above 0; the shard is refused."
             )
@@ -393,13 +397,14 @@ def _check_tensors(shard: Shard) -> None:
             raise ShardError(f"{title}: {name[:80]!r} has no scale or no weight beside it.")
         if kind == "s" and not _broadcasts(spec.shape, specs["q:" + rest].shape):
             raise ShardError(f"{title}: the scale of {rest[:80]!r} does not fit its weight.")
-        if kind in "tz":
+        if kind in "tfz":
             node, _, number = rest.rpartition(".")
             place = shard.places.get(node)
             if (
                 place is None
                 or number not in map(str, place.coded)
                 or (kind == "z" and "t:" + rest not in specs)
+                or (kind == "f" and ("t:" + rest in specs or place.family not in TWO_BASES))
             ):
                 raise ShardError(f"{title}: threshold {name[:80]!r} belongs to no coded input.")
 

@@ -49,8 +49,8 @@ def level(x: torch.Tensor, s: torch.Tensor | float, most: int) -> torch.Tensor:
 def shifted(code: Code, x: torch.Tensor) -> torch.Tensor:
     finite = torch.isfinite(x)
     mantissa, exponent = torch.frexp(torch.where(finite, x, torch.zeros_like(x)))
-    s = 1.0 / (code.fine_levels + 1)
-    return torch.where(finite, torch.ldexp(level(mantissa, s, code.fine_levels) * s, exponent), x)
+    s = 1.0 / (code.mantissa_levels + 1)
+    return torch.where(finite, torch.ldexp(level(mantissa, s, code.mantissa_levels) * s, exponent), x)
 
 
 def numbers(seed: int, count: int) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_codes(seed: int, code: tuple[str, int], edges: bool) -> None:
 
 def test_every_mantissa_is_rounded_as_the_neuron_rounds_it() -> None:
     every = torch.arange(0x3F000000, 0x3F800000, dtype=torch.int32).view(torch.float32)  # [1/2, 1)
-    for steps in (1, 2, 5, 9, 10, 16):
+    for steps in (1, 2, 3, 4, 5, 9, 10, 16):
         code = Code(FEW_SPIKE, steps)
         assert torch.equal(bits(code.mantissas(every)), bits(shifted(code, every))), steps
 

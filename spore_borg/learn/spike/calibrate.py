@@ -15,7 +15,7 @@ from torch import Tensor
 from spore_borg.learn.errors import GraphError, LearnError
 from spore_borg.learn.graph import Graph, Model, Node, Port
 from spore_borg.learn.run import run
-from spore_borg.learn.spike.codes import Code
+from spore_borg.learn.spike.codes import FEW_SPIKE, Code
 from spore_borg.learn.spike.plan import STATE_INPUT, Place
 
 VALUES_MAX = 1 << 18  # numbers kept of one coded input: 1 MiB
@@ -31,6 +31,7 @@ QUIET = 0.25
 FLAT = {"Sigmoid": 12.0, "Tanh": 6.0, "Erf": 3.5}
 EXP_LEAST = 16.0  # exp(-16) < 2e-7: what lies below is silent
 SMALL = 1e-8
+ERROR_MAX = 0.01  # of an input's variance: where a few-spike code leaves more, the input gets a second base
 FEEDS_MAX = 4_096
 
 Feeds = Mapping[str, Tensor]
@@ -85,10 +86,14 @@ def _rows(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """s and the offset z (None: 0) of one coded input, in the shape in which they broadcast to it."""
+    """s and the offset z (None: 0) of one coded input, in the shape in which they broadcast to it.
+
+    ``fine``: the input has two bases though its operator does not ask for them: one was too coarse.
+    """
 
     s: Tensor
     z: Tensor | None = None
+    fine: bool = False
 
 
 class Watcher:
@@ -210,17 +215,39 @@ def collect(model: Model, places: Mapping[str, Place], feeds: Iterable[Feeds]) -
 def threshold(place: Place, number: int, sample: Sample, code: Code) -> Threshold:
     """The threshold of one coded input: of the clipping points in ``shares`` that with the least squared error.
 
-    Two-base inputs (norms, functions) take the largest value with a margin instead.
+    Two-base inputs (norms, functions) take the largest value with a margin instead. So does an input of which one
+    base of a few-spike code leaves more than ``ERROR_MAX`` of the variance: it gets a second one.
     """
     low, high = expected(sample)
     largest = torch.maximum(low.abs(), high.abs())
     if place.family == "function":
         largest = bounded_reach(place.node.op, sample.high, largest)
     if place.family in ("norm", "function"):
-        s = torch.clamp(largest * (MARGIN / code.fine_levels), min=SMALL)
-        return Threshold(s.reshape(sample.shape))
+        return Threshold(wide(largest, code).reshape(sample.shape))
     if number in place.fine:
         return Threshold((torch.clamp(largest, min=1.0) / code.fine_levels).reshape(sample.shape))
+    found = one_base(place, sample, low, high, code)
+    if code.rule == FEW_SPIKE and share_lost(sample, found, code) > ERROR_MAX:
+        return Threshold(wide(largest, code).reshape(sample.shape), fine=True)
+    return found
+
+
+def wide(largest: Tensor, code: Code) -> Tensor:
+    """s of two bases that reach beyond the largest value, [c]."""
+    return torch.clamp(largest * (MARGIN / code.fine_levels), min=SMALL)
+
+
+def share_lost(sample: Sample, found: Threshold, code: Code) -> float:
+    """The squared error that one base leaves of everything seen, as a share of the variance in all channels."""
+    rows, s = torch.cat(sample.rows), found.s.reshape(-1)
+    z = torch.zeros_like(s) if found.z is None else found.z.reshape(-1)
+    error = (code.value(rows - z, s) + z - rows).square().sum(dtype=torch.float64)
+    return float(error / (rows - rows.mean(0)).square().sum(dtype=torch.float64).clamp_min(SMALL))
+
+
+def one_base(place: Place, sample: Sample, low: Tensor, high: Tensor, code: Code) -> Threshold:
+    """The threshold and offset of least squared error; low and high [c] as ``expected`` gives them."""
+    largest = torch.maximum(low.abs(), high.abs())
     # The extremes stand among the rows: what is rare and large moves a model's output most.
     rows = torch.cat([*sample.rows, low[None], high[None]])
     s, error, _ = best_scale(rows, torch.clamp(largest, min=SMALL * code.levels), code)

@@ -27,6 +27,7 @@ RATE = "rate/1"
 RULES = (FEW_SPIKE, RATE)
 STEPS_MAX = {FEW_SPIKE: 16, RATE: 64}
 FINE_LEVELS_MAX = 1 << 20  # two bases never code finer than this: whole numbers stay exact in float32
+MANTISSA_BITS_MIN = 10  # of a mantissa: squares that nearly cancel (a variance as E[x²] - E[x]²) need them
 MANTISSA_BITS = 20  # of a float32, what two bases may code without rounding twice
 HUGE, TINY = 0x7F000000, 0x7FFFFF  # bits of 2^127, and of the largest float32 that is not normal
 MEMBRANE_BITS = 16  # fraction bits of a rate neuron's membrane: its arithmetic is exact in int64
@@ -78,13 +79,29 @@ class Code:
         """As ``quantise``, by two bases: the fine one codes what the coarse one leaves."""
         return _coded(x, s, self.fine_levels)
 
+    @property
+    def mantissa_levels(self) -> int:
+        """The largest |k| of a mantissa: two bases, and below five steps as many as ``MANTISSA_BITS_MIN`` bits take.
+
+        The rate code keeps two: its bases are no powers of two.
+        """
+        if self.rule == RATE:
+            return self.fine_levels
+        bases = max(2, -(-MANTISSA_BITS_MIN // self.steps))
+        return int(min((self.levels + 1) ** bases, FINE_LEVELS_MAX)) - 1
+
+    def mantissa(self, x: torch.Tensor) -> torch.Tensor:
+        """The whole numbers k of mantissas, at most 1 in size: x is held as k / (``mantissa_levels`` + 1)."""
+        return _coded(x, 1.0 / (self.mantissa_levels + 1), self.mantissa_levels)
+
     def mantissas(self, x: torch.Tensor) -> torch.Tensor:
-        """x, each value shifted by its own power of two to [1/2, 1) in size, coded in two bases, and shifted back.
+        """x, each value shifted by its own power of two to [1/2, 1) in size, coded as a mantissa, and shifted back.
 
         What is not finite stays as it is.
         """
-        kept = (self.fine_levels + 1).bit_length() - 1
-        if x.dtype != torch.float32 or self.fine_levels + 1 != 1 << kept or kept > MANTISSA_BITS:
+        levels = self.mantissa_levels
+        kept = (levels + 1).bit_length() - 1
+        if x.dtype != torch.float32 or levels + 1 != 1 << kept or kept > MANTISSA_BITS:
             return self._shifted(x)
         # The code keeps the upper bits of the float's own mantissa: adding half of the last kept bit and cutting the
         # rest off rounds as the neuron does, and a mantissa that would grow to 1 stays at its largest.
@@ -102,13 +119,15 @@ class Code:
     def _shifted(self, x: torch.Tensor) -> torch.Tensor:
         finite = torch.isfinite(x)
         mantissa, exponent = torch.frexp(torch.where(finite, x, torch.zeros_like(x)))
-        s = 1.0 / (self.fine_levels + 1)
-        held = torch.ldexp(self.fine(mantissa, s).mul_(s), exponent)
+        held = torch.ldexp(self.mantissa(mantissa).mul_(1.0 / (self.mantissa_levels + 1)), exponent)
         return torch.where(finite, held, x)
 
     def fine_spikes(self, k: torch.Tensor) -> torch.Tensor:
-        """How many spikes each value of ``fine`` costs in both bases together."""
-        size, base = k.abs(), self.levels + 1
+        """How many spikes each value of ``fine`` or ``mantissa`` costs in all bases together."""
+        size, base = (
+            k.abs(),
+            self.levels + 1,
+        )  # a few-spike code has its bits set, however many bases share them
         coarse = torch.floor(size / base)
         return self.spikes(coarse) + self.spikes(size - coarse * base)
 

@@ -152,7 +152,7 @@ class Maker:
                 scale = tuple(1 if axis in weight.shared else size for axis, size in enumerate(shape))
                 specs["s:" + name] = Spec("F32", scale)
         for key, one in self._thresholds.items():
-            specs["t:" + key] = Spec("F32", tuple(one.s.shape))
+            specs[("f:" if one.fine else "t:") + key] = Spec("F32", tuple(one.s.shape))
             if one.z is not None:
                 specs["z:" + key] = Spec("F32", tuple(one.z.shape))
         for name, data in self.model.assets.items():
@@ -180,7 +180,7 @@ class Maker:
                 if self.model.assets[rest]
                 else torch.zeros(0, dtype=torch.uint8)
             )
-        found = self._thresholds[rest].s if kind == "t" else self._thresholds[rest].z
+        found = self._thresholds[rest].z if kind == "z" else self._thresholds[rest].s
         assert found is not None
         return found.to(torch.float32)
 
@@ -342,9 +342,9 @@ def thresholds_of(shard: Shard) -> dict[str, Threshold]:
     """The thresholds of a shard, by ``NODE.INPUT``."""
     found = {}
     for name in shard.specs:
-        if name.startswith("t:"):
+        if name.startswith(("t:", "f:")):
             z = shard.tensor("z:" + name[2:]) if "z:" + name[2:] in shard.specs else None
-            found[name[2:]] = Threshold(shard.tensor(name), z)
+            found[name[2:]] = Threshold(shard.tensor(name), z, fine=name.startswith("f:"))
     return found
 
 

@@ -228,6 +228,8 @@ def _by_flags(shard: Shard, graph: Graph, layers: dict[str, FlagLayer]) -> Graph
         key, weight = f"{node.name}.0", place.weights[0][1] if place.weights else ""
         if flags is None or flags.op not in YES_OR_NO or node.inputs[1] != weight:
             continue
+        if "t:" + key not in shard.specs:
+            continue  # two bases: as in the simulation
         matrix, s = shard.weights().load(weight), shard.tensor("t:" + key)
         if matrix.dim() != 2 or s.numel() not in (1, len(matrix)):
             continue

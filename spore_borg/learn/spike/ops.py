@@ -7,7 +7,9 @@
 - Softmax: the largest score inhibits the others (winner takes all); the distance d in [-16, 0] is coded, and exp(d) is
   the product of one constant per spike. What is further away than 16 stays silent. The sum is divided by a reciprocal
   neuron: a shift by a power of two, then a coded mantissa in [1/2, 1).
-- Products, quotients and roots of activations: every value is shifted by a power of two and its mantissa coded.
+- Products, quotients and roots of activations: every value is shifted by a power of two and its mantissa coded in two
+  bases, or in as many as ten bits take: a variance written as E[x²] - E[x]² keeps little of coarser squares.
+- An input of a product that one base holds too coarsely (``calibrate.ERROR_MAX``) has two.
 - LayerNorm and RMSNorm: coded input, squares of codes, and a reciprocal square root neuron (mantissa in [1/4, 1)).
 
 Sums, biases and residual paths are currents into membranes and need no code. Source: arXiv 2508.07710 (multi-basis
@@ -56,6 +58,9 @@ class Spiking:
         self.code = shard.code
         self._shard, self._count, self._families = shard, count, families
         self._thresholds = {key: (one.s, one.z) for key, one in (thresholds or {}).items()}
+        self._two = {name[2:] for name in shard.specs if name.startswith("f:")}
+        if thresholds is not None:
+            self._two = {key for key, one in thresholds.items() if one.fine} | (self._two - set(thresholds))
 
     def table(self) -> Mapping[str, Op]:
         """Every operator of ``DENSE``, with codes where the shard's plan says so."""
@@ -76,10 +81,11 @@ class Spiking:
     def threshold(self, key: str, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """(s, z) of ``NODE.INPUT`` for a value x. Raises ShardError if the shard has none that fits."""
         if key not in self._thresholds:
-            if "t:" + key not in self._shard.specs:
+            name = ("f:" if key in self._two else "t:") + key
+            if name not in self._shard.specs:
                 raise ShardError(f"The shard has no threshold for {key[:120]!r}; convert the model again.")
             z = self._shard.tensor("z:" + key).to(x.device) if "z:" + key in self._shard.specs else None
-            self._thresholds[key] = self._shard.tensor("t:" + key).to(x.device), z
+            self._thresholds[key] = self._shard.tensor(name).to(x.device), z
         s, z = self._thresholds[key]
         for one in (s, s if z is None else z):
             fits = zip(reversed(one.shape), reversed(x.shape), strict=False)
@@ -89,10 +95,14 @@ class Spiking:
                 )
         return s, z
 
+    def has_two_bases(self, place: Place, number: int) -> bool:
+        """Whether a coded input keeps two bases: it comes from a softmax, or one base was too coarse for it."""
+        return number in place.fine or f"{place.node.name}.{number}" in self._two
+
     def coded(self, place: Place, number: int, x: Tensor) -> tuple[Tensor, float]:
         """One input after its code, and the mean of spikes per value (0 if nobody counts)."""
         s, z = self.threshold(f"{place.node.name}.{number}", x)
-        fine = number in place.fine
+        fine = self.has_two_bases(place, number)
         given = x if z is None else x - z
         k = self.code.fine(given, s) if fine else self.code.quantise(given, s)
         rate = 0.0
@@ -113,6 +123,13 @@ class Spiking:
         """An input after two bases with the shard's threshold."""
         return self.fine(place, x, self.threshold(f"{place.node.name}.{number}", x)[0])
 
+    def mantissa(self, place: Place, x: Tensor) -> Tensor:
+        """A mantissa, at most 1 in size, after its bases."""
+        k = self.code.mantissa(x)
+        if self._count is not None:
+            self._count.of(place.node.name).add(k, self.code.fine_spikes(k))
+        return k.mul_(1.0 / (self.code.mantissa_levels + 1))
+
     def operations(self, place: Place, macs: int, synops: float) -> None:
         """Count what a layer did."""
         if self._count is not None:
@@ -121,27 +138,23 @@ class Spiking:
             cost.synops += synops
 
     def scaled(self, place: Place, x: Tensor) -> Tensor:
-        """Values shifted to a mantissa of [1/2, 1) in size, coded in two bases, shifted back: no threshold needed."""
+        """Values shifted to a mantissa of [1/2, 1) in size, coded, shifted back: no threshold needed."""
         held = self.code.mantissas(x)
         if self._count is not None:
-            mantissa = torch.frexp(torch.where(torch.isfinite(x), x, torch.zeros_like(x)))[0]
-            k = self.code.fine(mantissa, 1.0 / (self.code.fine_levels + 1))
-            self._count.of(place.node.name).add(k, self.code.fine_spikes(k))
+            self.mantissa(place, torch.frexp(torch.where(torch.isfinite(x), x, torch.zeros_like(x)))[0])
         return held
 
     def reciprocal(self, place: Place, x: Tensor) -> Tensor:
         """1/x for x > 0: shifted to a mantissa in [1/2, 1), coded, looked up, shifted back."""
         mantissa, exponent = torch.frexp(x)
-        s = 1.0 / (self.code.fine_levels + 1)
-        held = self.fine(place, mantissa, s).clamp_(min=0.5)
+        held = self.mantissa(place, mantissa).clamp_(min=0.5)
         return torch.ldexp(held.reciprocal_(), -exponent)
 
     def inverse_root(self, place: Place, x: Tensor) -> Tensor:
         """x^(-1/2) for x > 0: shifted by an even power of two to a mantissa in [1/4, 1), coded, looked up."""
         exponent = torch.frexp(x)[1]
         even = exponent + (exponent & 1)
-        s = 1.0 / (self.code.fine_levels + 1)
-        held = self.fine(place, torch.ldexp(x, -even), s).clamp_(min=0.25)
+        held = self.mantissa(place, torch.ldexp(x, -even)).clamp_(min=0.25)
         return torch.ldexp(held.rsqrt_(), -(even >> 1))
 
 

@@ -55,9 +55,18 @@ class Quick(Spiking):
     def coded(self, place: Place, number: int, x: Tensor) -> tuple[Tensor, float]:
         """One input after its code."""
         inverse, s, z = self.ready(f"{place.node.name}.{number}", x)
-        levels = self.code.fine_levels if number in place.fine else self.code.levels
+        levels = self.levels(place, number)
         value = coded(x if z is None else x - z, inverse, s, levels)
         return (value if z is None else value.add_(z)), 0.0
+
+    def levels(self, place: Place, number: int) -> int:
+        """The largest code of one input."""
+        return self.code.fine_levels if self.has_two_bases(place, number) else self.code.levels
+
+    def mantissa(self, place: Place, x: Tensor) -> Tensor:
+        """A mantissa after its bases."""
+        levels = self.code.mantissa_levels
+        return coded(x, levels + 1.0, 1.0 / (levels + 1), levels)
 
     def fine(self, place: Place, x: Tensor, s: Tensor | float) -> Tensor:
         """A value after two bases with a given threshold."""
@@ -69,9 +78,10 @@ class Quick(Spiking):
         return coded(x, inverse, s, self.code.fine_levels)
 
     def scaled(self, place: Place, x: Tensor) -> Tensor:
-        """Values shifted to a mantissa of [1/2, 1) in size, coded in two bases, shifted back."""
-        kept = (self.code.fine_levels + 1).bit_length() - 1
-        if x.dtype != torch.float32 or self.code.fine_levels + 1 != 1 << kept or kept > MANTISSA_BITS:
+        """Values shifted to a mantissa of [1/2, 1) in size, coded, shifted back."""
+        levels = self.code.mantissa_levels
+        kept = (levels + 1).bit_length() - 1
+        if x.dtype != torch.float32 or levels + 1 != 1 << kept or kept > MANTISSA_BITS:
             return self.code.mantissas(x)
         # As ``Code.mantissas``; a mantissa that rounds to 1 does so here, and numbers near 0 and infinity go along.
         below = 1 << (24 - kept)
@@ -129,7 +139,7 @@ class Cell:
         weight, recurrent = inputs[1], inputs[2]
         assert weight is not None and recurrent is not None
         self._quick, self._place = quick, place
-        self.levels, self.fine = quick.code.levels, quick.code.fine_levels
+        self.levels, self.fine = quick.levels(place, STATE_INPUT), quick.code.fine_levels
         matrix, self.size = recurrent[0], recurrent.shape[-1]
         # What goes into the gates is counted in units of their codes.
         units = torch.full((4 * self.size,), FLAT["Sigmoid"] / self.fine, device=matrix.device)
