@@ -107,6 +107,7 @@ def new_command(
     home = Home(frame.home)
     own_tasks.must_exist(home)
     own_tasks.check_words(name, licence)
+    check_name(frame.home, name)
     found = own_tasks.survey(text)
     agree(found, name, licence, yes=yes)
     cli.note("Building the dataset …")
@@ -123,6 +124,23 @@ def new_command(
         "next": f"borg run --task {shlex.quote(name)}",
     }  # fmt: skip
     cli.output(frame, value, render_new)
+
+
+def check_name(home: Path, name: str) -> None:
+    """Refuse a name that the mesh has already, before any work. The node looks again when it publishes.
+
+    Raises:
+        UsageError: it has.
+    """
+    from spore_borg.cli import reading
+
+    if (home / "views.sqlite").exists():
+        with reading.views(home) as db:
+            taken = [row["cid"] for row in rows(db, home) if row["name"] == name]
+        if taken:
+            raise UsageError(
+                detail=f"The mesh has a task {name!r} already ({taken[0]}); choose another name."
+            )
 
 
 def agree(found: Survey, name: str, licence: str, *, yes: bool) -> None:

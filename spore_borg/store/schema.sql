@@ -87,8 +87,8 @@ CREATE TABLE IF NOT EXISTS shard (  -- every absorption, refinement and merge; m
   name TEXT NOT NULL, origin TEXT NOT NULL, licence TEXT NOT NULL, head TEXT NOT NULL, modality TEXT NOT NULL,
   rule TEXT NOT NULL, steps INTEGER NOT NULL,  -- spike code and its time steps T
   layers INTEGER NOT NULL, params_count INTEGER NOT NULL, sparsity_ppm INTEGER NOT NULL, cpu_ms INTEGER NOT NULL,
-  source_bytes INTEGER NOT NULL DEFAULT 0, shard_bytes INTEGER NOT NULL DEFAULT 0,  -- what a verifier fetches, as declared
-  ops INTEGER NOT NULL DEFAULT 0,  -- operations of the source for one item, as declared
+  source_bytes INTEGER NOT NULL, shard_bytes INTEGER NOT NULL,  -- what a verifier fetches, as declared
+  ops INTEGER NOT NULL,  -- operations of the source for one item, as declared
   metric INTEGER NOT NULL,  -- infidelity: mean nano-(1 - cosine) of an item; fidelity = 1 - metric / 1e9
   weights TEXT NOT NULL, sources TEXT NOT NULL,  -- JSON [[name, blob cid], …]
   base TEXT, inputs TEXT NOT NULL,  -- JSON [[cid, weight], …] of a merge

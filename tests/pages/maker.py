@@ -186,6 +186,7 @@ class Maker:
             seq=self.seq, cid=text_of(cid), kind=kind, task=text_of(task), author=node_name(author), epoch=epoch,
             name=name, origin="hf:someone/" + name, licence="Apache-2.0", head="classifier", modality="text",
             rule="few-spike/1", steps=8, layers=12, params_count=4_400_000, sparsity_ppm=831_000, cpu_ms=42_000,
+            source_bytes=17_600_000, shard_bytes=4_500_000, ops=210_000_000,
             metric=1_234_567, weights=str(Cid.of(cid, 0x55)),
             sources=json.dumps([[file, str(Cid.of(cid, 0x55))] for file in ("config.json", "model.safetensors")]),
             base=None, inputs="[]", state="[]", operator="absorb", why="It answers what the state cannot.",

@@ -14,6 +14,7 @@ def _shard(seq, name, head, modality, member=1, gain=0, author="ann"):
         "seq": seq, "cid": f"b{name}", "kind": "absorption", "task": "t", "class": "CPU", "author": author,
         "epoch": 1, "name": name, "origin": "", "licence": "MIT", "head": head, "modality": modality,
         "rule": "few-spike/1", "steps": 5, "layers": 1, "params_count": 1, "sparsity_ppm": 0, "cpu_ms": 0,
+        "source_bytes": 0, "shard_bytes": 0, "ops": 0,
         "metric": 0, "weights": f"w{name}", "sources": "[]", "base": None, "inputs": "[]", "state": "[]",
         "operator": "", "why": "",
         "outcome": "kept", "fingerprint": "", "verdict": "confirmed", "stage": "settled", "reason": "",
@@ -26,7 +27,7 @@ def _node(name, influence_ppm):
     return {
         "name": name, "class": "CPU", "fingerprint": "", "device": "", "role": "research", "root": 0, "score": 0,
         "frauds": 0, "trust": 0, "influence_ppm": influence_ppm, "banned": 0, "records": 0, "experiments": 0,
-        "attestations": 0, "last_epoch": 0,
+        "attestations": 0, "intents": 0, "lapsed": 0, "last_epoch": 0,
     }  # fmt: skip
 
 
