@@ -70,10 +70,28 @@ def _weighed(view: View, claim: Claim, body: Absorption) -> list[gate.Weighed]:
     losses, covered = _verified_losses(claim)
     weighed = gate.weigh_probes(losses, covered, gate.probe_names(claim.task.spec))
     if isinstance(body, Refinement):
-        before = _recomputed(view.claims[body.base])
+        before = _fidelity(view.claims[body.base])
         own = [before.get(block, 0) for block in range(gate.UNITS)]
         weighed.append(gate.weigh_fidelity(own, losses, covered & before.keys()))
     return weighed
+
+
+def _fidelity(base: Claim) -> dict[int, int]:
+    """Fidelity block → loss of a base: what others found, and for the rest its author's word where a twin tested it.
+
+    An author opens all 16 losses before it knows which are drawn, and a twin's evidence passes only if they are right
+    to the task's tolerance: who lies in some of them is found by chance, and loses its key. Without a twin only what
+    was recomputed counts, since the far tolerance tests little. Source: spec/51, section 5.
+    """
+    assert base.opening is not None, "what is accepted was opened"
+    found = _recomputed(base)
+    passed = {
+        item.author for item in base.listed() if item.finding is not None and item.finding.word == "pass"
+    }
+    if not passed.isdisjoint(base.twins):
+        for block, loss in enumerate(base.opening.body.losses[: gate.UNITS]):
+            found.setdefault(block, loss)
+    return found
 
 
 def _recomputed(claim: Claim) -> dict[int, int]:

@@ -183,6 +183,29 @@ def test_a_refinement_that_is_no_better_stays_out() -> None:
     assert "no probe" in why or "worse in fidelity" in why
 
 
+@pytest.mark.parametrize("twin", [True, False])
+def test_a_refinement_is_compared_in_all_that_was_recomputed_of_it_if_a_twin_tested_its_base(
+    twin: bool,
+) -> None:
+    world = mesh("ann")
+    if not twin:
+        world.nodes["ann"].fingerprint = h("another")
+        world.join(world.nodes["ann"], None)
+        world.run(2)
+    _, base = world.absorbed("ann", "minilm", 12)
+    view, claim = world.absorbed("ann", "minilm", 12, base=base.target.cid, infidelity=1_000_000)
+    assert (base.verdict, claim.verdict) == (verdicts.ACCEPTED, verdicts.ACCEPTED), claim.reason
+
+    def recomputed(one: verdicts.Claim) -> set[int]:
+        return {block for probe in one.probes.values() for block in probe.blocks if block < gate.UNITS}
+
+    assert len(recomputed(base)) == len(recomputed(claim)) == 8, "one verifier draws half of the blocks"
+    both = recomputed(base) & recomputed(claim)
+    (fidelity,) = [one for one in view.bank.standings[claim.target.cid].weighed if one.name == gate.FIDELITY]
+    assert fidelity.pairs == (8 if twin else len(both))
+    assert len(both) < 8
+
+
 def test_a_refinement_needs_an_accepted_base_of_the_same_source() -> None:
     world = mesh("ann", "ben")
     _, base = world.absorbed("ann", "minilm")
