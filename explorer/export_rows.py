@@ -36,6 +36,8 @@ class Run:
     recipe_digest: str
     changed: tuple[object, ...]  # [field, before, after] against the base
     seed: str
+    intent: str | None  # that declared the run
+    witnesses: int | None  # seals that the seed is mixed of; None while that is not checked
     metric: int | None  # nano-units of the task's unit
     gain: int | None
     steps: int
