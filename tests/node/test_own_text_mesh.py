@@ -1,4 +1,4 @@
-"""A text of one's own as a task of two real nodes: the second has never seen it, verifies a run on it, then works on it.
+"""A text of one's own as a task of two real nodes: the second has never seen it, verifies a run on it, works on it.
 
 The nodes run once; the tests after that read what they left.
 """
