@@ -9,11 +9,13 @@ import torch
 
 from spore_borg.learn.errors import ShardError
 from spore_borg.learn.graph import Graph, Info, Model, Node, Port
-from spore_borg.learn.run import MemoryWeights, run
+from spore_borg.learn.run import Allowance, MemoryWeights, run
 from spore_borg.learn.shard import Shard
 from spore_borg.learn.spike.calibrate import Threshold
 from spore_borg.learn.spike.codes import FEW_SPIKE, Code
 from spore_borg.learn.spike.convert import Maker, convert, redo, thresholds_of, write
+from spore_borg.learn.spike.counts import Count
+from spore_borg.learn.spike.engine import Engine
 from spore_borg.learn.spike.refine import refine, refined
 from spore_borg.learn.spike.run import run_spiking
 
@@ -40,6 +42,13 @@ def error(model: Model, shard: Shard, feeds: list[dict[str, torch.Tensor]]) -> f
     a = torch.cat([run(model.graph, model.weights, one)["y"] for one in feeds])
     b = torch.cat([run_spiking(shard, one)["y"] for one in feeds])
     return float(1 - torch.nn.functional.cosine_similarity(a, b, dim=-1).mean())
+
+
+def spikes(shard: Shard, feeds: list[dict[str, torch.Tensor]]) -> float:
+    count = Count()
+    for one in feeds:
+        run_spiking(shard, one, count=count)
+    return count.total().spikes
 
 
 def spoilt(model: Model, shard: Shard, out: Path) -> Shard:
@@ -74,6 +83,31 @@ def test_every_group_can_be_made_again(tmp_path: Path) -> None:
     for segment in range(2):
         start, _, end = redo(model, feeds, better, segment, 1, steps=4, base=base)
         assert (start, end) == (digests[segment], digests[segment + 1])
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_second_bases_pay_for_their_spikes_and_everything_reads_them(tmp_path: Path, seed: int) -> None:
+    model, feeds = network(seed)
+    base = convert(model, feeds[:4], steps=5, segments=2, out=tmp_path / "base")
+    better = refine(model, feeds[:4], base, tmp_path / "better")
+    fresh = {name for name in better.specs if name.startswith("f:")} - set(base.specs)
+    assert fresh, "an input that one base holds coarsely gets a second one"
+    before, after = error(model, base, feeds[4:]), error(model, better, feeds[4:])
+    assert after * spikes(better, feeds[4:]) < before * spikes(base, feeds[4:]), "on other items too"
+    for segment in range(2):
+        _, _, end = redo(model, feeds[:4], better, segment, 1, steps=5, base=base)
+        assert end == better.digests()[segment + 1]
+    answers = Engine(better, Allowance(1 << 20), device="cpu", events=True)(feeds[4])["y"]
+    torch.testing.assert_close(answers, run_spiking(better, feeds[4])["y"], rtol=1e-3, atol=1e-2)
+
+
+def test_a_refined_shard_can_be_refined_again(tmp_path: Path) -> None:
+    model, feeds = network(3)
+    base = convert(model, feeds[:4], steps=5, segments=2, out=tmp_path / "base")
+    once = refine(model, feeds[:4], base, tmp_path / "once")
+    twice = refine(model, feeds[:4], once, tmp_path / "twice")
+    assert {name for name in once.specs if name[:2] == "f:"} <= set(twice.specs), "a second base stays"
+    assert error(model, twice, feeds[1:4:2]) <= error(model, once, feeds[1:4:2]) + 1e-7
 
 
 def test_one_batch_is_halved_and_another_code_refused(tmp_path: Path) -> None:

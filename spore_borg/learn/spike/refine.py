@@ -1,17 +1,22 @@
-"""Refinement: a variational free-energy step on the thresholds of a shard, layer by layer, in closed form over a grid.
+"""Refinement: a variational free-energy step on the thresholds and bases of a shard, in closed form over a grid.
 
 For a coded input with samples x the free energy of a threshold s is
 
     F(s) = E[(x - x̂_s)²] / Var[x] + beta * E[spikes_s]
 
 (the error in units of the noise that the layer tolerates, and what the spikes cost). Per channel the s of least F among
-a grid around the base's is chosen. A layer keeps its new thresholds only if the answers of the whole shard to the
-calibration items that were held out get no worse; else it keeps the old ones. Nothing is random.
+a grid around the base's is chosen. Then an input may get a second base, a fine population beside the coarse one, as
+those that calibration found too coarse have: it takes an input's error away, and costs up to twice its spikes; less
+where it stands in for an offset, under which zeros spike.
+
+A group of inputs keeps its change only if on calibration items that were held out the error of the shard's answers
+falls, and the free energy of the whole shard too: ln(error) + ln(spikes). So the error must fall by a larger factor
+than the spikes rise. Nothing is random.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,17 +25,19 @@ from torch import Tensor
 from spore_borg.learn.errors import ShardError
 from spore_borg.learn.graph import Model
 from spore_borg.learn.run import run
-from spore_borg.learn.shard import Shard
-from spore_borg.learn.spike.calibrate import Feeds, Sample, Threshold, collect, expected
-from spore_borg.learn.spike.codes import Code
+from spore_borg.learn.shard import TWO_BASES, Shard
+from spore_borg.learn.spike.calibrate import Feeds, Sample, Threshold, collect, expected, wide
+from spore_borg.learn.spike.codes import FEW_SPIKE, Code
 from spore_borg.learn.spike.convert import Maker, thresholds_of, write
+from spore_borg.learn.spike.counts import Count
 from spore_borg.learn.spike.ops import Spiking
 from spore_borg.learn.spike.plan import Place
 
 BETA = 1e-5  # of the variance, for one spike
 GRID = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5)
 HELD_OUT = 2  # every second batch judges, the others are fitted to
-GROUPS = 8  # groups of layers that are judged together
+GROUPS = 16  # groups of inputs that are judged together, in either step
+ERROR_LEAST = 1e-9  # of the answers: what is less is float's noise, for which no spike is paid
 
 Each = Callable[[str, int, int], None]
 
@@ -55,15 +62,24 @@ def refined(
     samples = collect(model, base.places, fitted)
     wanted = [run(model.graph, model.weights, one) for one in judged]
     best = thresholds_of(base)
-    error = _error(base, best, judged, wanted)
-    keys = [key for key in samples if key in best and _tunable(base.places[key.rpartition(".")[0]], key)]
-    for start in range(0, len(keys), max(1, -(-len(keys) // GROUPS))):
-        group = keys[start : start + max(1, -(-len(keys) // GROUPS))]
-        trial = {**best, **{key: least(samples[key], best[key], code) for key in group}}
-        found = _error(base, trial, judged, wanted)
-        if found < error:
-            best, error = trial, found
+    error, spikes = _judged(base, best, judged, wanted)
+    steps: list[Callable[[str, Threshold], Threshold]] = [lambda key, one: least(samples[key], one, code)]
+    if code.rule == FEW_SPIKE:  # the bases of the rate code are no powers of two
+        steps.append(lambda key, _: two_bases(samples[key], code))
+    for step in steps:
+        for keys in _groups(key for key in samples if key in best and _tunable(base.places, key, best[key])):
+            trial = {**best, **{key: step(key, best[key]) for key in keys}}
+            found, cost = _judged(base, trial, judged, wanted)
+            if found < error and found * cost < error * spikes:  # the logarithms say the same
+                best, error, spikes = trial, found, cost
     return best
+
+
+def _groups(keys: Iterable[str]) -> list[list[str]]:
+    """At most ``GROUPS`` lists of neighbours in the graph."""
+    found = list(keys)
+    size = max(1, -(-len(found) // GROUPS))
+    return [found[start : start + size] for start in range(0, len(found), size)]
 
 
 def split(feeds: Sequence[Feeds]) -> list[Feeds]:
@@ -79,9 +95,17 @@ def split(feeds: Sequence[Feeds]) -> list[Feeds]:
     ]
 
 
-def _tunable(place: Place, key: str) -> bool:
-    number = int(key.rpartition(".")[2])
-    return place.family in ("linear", "attention", "recurrent") and number not in place.fine
+def _tunable(places: Mapping[str, Place], key: str, one: Threshold) -> bool:
+    """Whether an input has one base and a threshold from calibration; two bases leave next to nothing to gain."""
+    name, _, number = key.rpartition(".")
+    place = places[name]
+    return place.family in TWO_BASES and int(number) not in place.fine and not one.fine
+
+
+def two_bases(sample: Sample, code: Code) -> Threshold:
+    """A second base for an input: both reach beyond the largest value that is expected."""
+    low, high = expected(sample)
+    return Threshold(wide(torch.maximum(low.abs(), high.abs()), code).reshape(sample.shape), fine=True)
 
 
 def least(sample: Sample, before: Threshold, code: Code, beta: float = BETA) -> Threshold:
@@ -106,16 +130,16 @@ def least(sample: Sample, before: Threshold, code: Code, beta: float = BETA) -> 
     return Threshold(best.reshape(before.s.shape), found)
 
 
-def _error(
+def _judged(
     base: Shard,
     thresholds: Mapping[str, Threshold],
     feeds: Sequence[Feeds],
     wanted: Sequence[Mapping[str, Tensor]],
-) -> float:
-    """Mean of 1 - cosine between the source's and the shard's outputs on items that were held out."""
-    total, count = 0.0, 0
+) -> tuple[float, float]:
+    """(mean of 1 - cosine between the source's and the shard's outputs, spikes they cost) on items held out."""
+    total, items, count = 0.0, 0, Count()
     for one, dense in zip(feeds, wanted, strict=True):
-        spiking = Spiking(base, thresholds=thresholds)
+        spiking = Spiking(base, count, thresholds=thresholds)
         outputs = run(base.graph, base.weights(), one, ops=spiking.table())
         for name, wanted_output in dense.items():
             if wanted_output.is_floating_point() and wanted_output.dim():
@@ -125,14 +149,14 @@ def _error(
                 if a.shape[-1] == 1:  # the cosine of single numbers says nothing of their size
                     similar = 1 - (a - b).abs().double().reshape(-1)
                 total += float((1 - similar).sum())
-                count += similar.numel()
-    return total / max(count, 1)
+                items += similar.numel()
+    return max(total / max(items, 1), ERROR_LEAST), max(count.total().spikes, 1.0)
 
 
 def refine(
     model: Model, calibration_feeds: Sequence[Feeds], base: Shard, out: Path, *, each: Each | None = None
 ) -> Shard:
-    """Refine a shard's thresholds against its source.
+    """Refine a shard's thresholds and bases against its source.
 
     Args:
         model: the source. calibration_feeds: as for ``convert``, at least two batches or one that can be halved.
