@@ -134,3 +134,8 @@ def test_the_second_node_worked_on_the_lattice_by_the_beginning_of_its_id(story:
     assert good and {claim.author for claim in good} != {records(story.first)[0].author}
     assert Blobs(story.second / "blobs").has(view.tasks[task].data)
     assert (story.first / "blobs" / str(view.tasks[task].data)).is_file()
+
+
+def test_the_best_result_on_it_can_be_fetched_and_checked_offline(story: Story, tmp_path: Path) -> None:
+    assert borg("--home", story.second, "frontier", "--task", "tales", "--fetch", tmp_path / "best") == 0
+    assert borg("verify", tmp_path / "best") == 0
