@@ -161,6 +161,16 @@ def passing(records: list[Record], claim: dict[str, Any]) -> dict[int, int]:
     return {block: sum(values) // len(values) for block, values in chosen.items()}
 
 
+def compared(records: list[Record], claim: dict[str, Any]) -> dict[int, int]:
+    """spec/51, section 5: a base's fidelity block → its loss; all that was opened, if a twin's evidence passed."""
+    prints = fingerprints(records)
+    own = next(r.body.fingerprint for r in records if str(r.cid) == claim["experiment"])
+    passed = {who for who, word in claim["findings"].items() if word == "pass" and who in claim["probes"]}
+    (opened,) = [r.body.losses for r in records if r.kind == "open" and str(r.body.target) == claim["cid"]]
+    twins = [key for key in prints if key.hex() in passed and prints[key] == own]
+    return {**(dict(enumerate(opened[:16])) if twins else {}), **passing(records, claim)}
+
+
 def weigh_again(before: list[int], after: list[int]) -> str:
     """spec/51, section 5, in fractions."""
     d = [b - a for b, a in zip(before, after, strict=True)]
@@ -183,7 +193,7 @@ def test_the_state_follows_from_the_text() -> None:
             seen = passing(records, claims[cid])
             for probe, pairs, gain, said in weighed:
                 if probe < 0:
-                    base = passing(records, claims[str(by_cid[cid].body.base)])
+                    base = compared(records, claims[str(by_cid[cid].body.base)])
                     both = [i for i in range(16) if i in seen and i in base]
                     before, after = [base[i] for i in both], [seen[i] for i in both]
                 else:
