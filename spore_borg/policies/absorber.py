@@ -18,7 +18,7 @@ from spore_borg.views.bank import STALE
 from spore_borg.views.reduce import View
 
 PENDING_MAX = 2  # absorptions without a verdict; a node with more does not think of refinements
-ROOM = 1_000_000  # nano-(1 - cosine): nearer to its source no shard got better (docs/LOG.md, refinement)
+ROOM = 1_000_000  # nano-(1 - cosine): nearer to its source is near enough; there is little left to show
 EVERY_BLOCK = range(gate.BLOCKS)
 
 
