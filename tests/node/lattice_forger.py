@@ -18,12 +18,12 @@ from workspace.lattice import Lattice, Published
 class Forger(GrowingResearcher):
     """Publishes a lattice that has learnt the text on which it is measured, with every commitment consistent."""
 
-    def publish(self, task_cid: Cid, task: Task, proposal: Any, *rest: Any) -> None:
+    def publish(self, task_cid: Cid, task: Task, plan: Any, *rest: Any) -> None:
         """The claim of a forged lattice: its digest, last state and losses are those of the forgery."""
         answer = rest[-1]
         if answer["status"] == "done":
-            self._forge(task, proposal.recipe, answer)
-        super().publish(task_cid, task, proposal, *rest)
+            self._forge(task, plan.proposal.recipe, answer)
+        super().publish(task_cid, task, plan, *rest)
 
     def _forge(self, task: Task, recipe: dict[str, Any], answer: dict[str, Any]) -> None:
         size = int(task.spec["slice_characters"])

@@ -145,9 +145,10 @@ def test_a_lattice_that_learnt_the_held_out_text_is_refuted(
         view = View(records(tmp_path / "1"))
         lies = [claim for claim in view.claims.values() if claim.verdict == "refuted"]
         assert lies and all(view.ledger.account(claim.author).banned for claim in lies)
-        assert len({claim.author for claim in lies}) == 1
-        honest = {claim.author for claim in view.claims.values() if claim.verdict == "accepted"}
-        assert not any(view.ledger.account(who).banned for who in honest)
+        (liar,) = {claim.author for claim in lies}
+        # one lie in four is drawn by neither of two verifiers, so the liar may have an accepted claim as well
+        honest = {claim.author for claim in view.claims.values() if claim.verdict == "accepted"} - {liar}
+        assert honest and not any(view.ledger.account(who).banned for who in honest)
     finally:
         for node in running:
             node.close()
