@@ -100,13 +100,28 @@ class Absorber:
             await self._serve(request)
             return True
         view = self.hub.view
-        again = next((cid for cid in policy.stale(view, self.hub.me) if cid not in self._failed), None)
+        again = next((cid for cid in policy.stale(view, self.hub.me) if self._may_measure(cid)), None)
         if again is not None:
             await self._guard(again, self._measure_again(view.claims[again]))
             return True
         if self.refine and time.monotonic() > self._rest_until_s:
             return await self._own()
         return False
+
+    def _may_measure(self, cid: Cid) -> bool:
+        """Whether an own stale claim is not measured again already, in a record that the view has not folded yet."""
+        body = self.hub.view.claims[cid].body
+        assert isinstance(body, Absorption), "only absorptions are stale"
+        return cid not in self._failed and self._unfolded(terms.work_of(body)) is None
+
+    def _unfolded(self, work: terms.Work) -> Cid | None:
+        """The record of this work that nobody has acknowledged yet."""
+        view, kinds = self.hub.view, ("absorption", "refinement", "merge")
+        return next(
+            (r.cid for r in self.hub.records if r.kind in kinds and r.cid not in view.ack
+             and r.cid not in view.claims and terms.work_of(r.body) == work),
+            None,
+        )  # fmt: skip
 
     async def _own(self) -> bool:
         """Refine or merge what nobody asked for; False if there is nothing to do."""
@@ -265,11 +280,7 @@ class Absorber:
         held = terms.holder(view, work)
         why = "" if held is None else terms.why_taken(view, held)
         if held is None or terms.may_offer_again(view, held, state):
-            held = next(
-                (r.cid for r in self.hub.records if r.kind in ("absorption", "refinement")
-                 and terms.work_of(r.body) == work and r.cid not in view.ack),
-                None,
-            )  # fmt: skip
+            held = self._unfolded(work)
         if held is not None:
             raise Taken(name=name, cid=held, why=why and f" {why}")
 

@@ -326,6 +326,7 @@ def test_a_stale_claim_is_measured_again_by_itself(world: AbsorbWorld, hub_in: H
     )
     assert again.body.loss_root != first.body.loss_root
     assert again.body.state_root == first.body.state_root or bench.absorber.runs.get(again.body.state_root)
+    assert not bench.next(), "the new claim is not acknowledged yet, and no reason for a third"
 
 
 def test_a_verified_member_is_refined_now_and_then(
