@@ -57,9 +57,7 @@ class FakeWorker:
 def drawn(world: World, verifiers: str = "b", claims: int = 1) -> list[Claim]:
     """Claims of node a for which one idle node is drawn."""
     world.nodes[verifiers].kind = "idle"
-    made = [
-        world.experiment(world.nodes["a"], 10**9 + number, None).cid for number in range(claims)
-    ]
+    made = [world.experiment(world.nodes["a"], 10**9 + number, None).cid for number in range(claims)]
     key = world.nodes[verifiers].key.public
     for _ in range(8):
         view = world.tick()

@@ -172,7 +172,9 @@ def test_recipes_of_strangers_that_no_harness_takes_are_no_trials(hub_in: HubIn)
         proposal = Proposal(recipe=dict(recipe), bases=(), operator="random", why="because")
         plans = Plans(hub, task)
         plans.declare(proposal, hub.epoch() + 1)
-        made.publish(task, hub.view.tasks[task], plans.waiting[-1], bytes(8), {"status": "crashed", "error": "x"})
+        made.publish(
+            task, hub.view.tasks[task], plans.waiting[-1], bytes(8), {"status": "crashed", "error": "x"}
+        )
     assert [trial.recipe for trial in made.trials(hub.view, task)] == [base]
 
 
