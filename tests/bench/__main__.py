@@ -111,9 +111,17 @@ def main(arguments: list[str]) -> int:
     report = run(given.names, peer=not given.no_peer and os.environ.get("SPORE_BORG_BENCH_PEER") != "0")
     results = HERE / "results" / "latest.json"
     if given.names and given.docs and results.exists():
-        report.keep(json.loads(results.read_text(encoding="utf-8")), given.names)
+        try:
+            report.keep(json.loads(results.read_text(encoding="utf-8")), given.names)
+        except ValueError:  # of a run that was ended by force; what was measured now is not lost for it
+            print(
+                f"{results.name} is damaged: the page has the new rows only; `{COMMAND}` measures all",
+                file=sys.stderr,
+            )
     results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fresh = results.with_suffix(".new")
+    fresh.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fresh.replace(results)
     print(results.read_text(encoding="utf-8") if given.json else report.text())
     if given.docs:
         DOCS.write_text(report.markdown(COMMAND), encoding="utf-8")
